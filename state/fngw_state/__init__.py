@@ -1,0 +1,10 @@
+"""What the server processes agree on: records, and where they lie in Redis and on disk.
+
+``keys``      every Redis key, channel and TTL, with its reason
+``records``   the frozen dataclasses that are stored
+``deploys``   pure: what a deploy means, given what was there (the redeploy table)
+``store``     reads and writes of records, atomic where it matters
+``watch``     pub/sub that notices a dead peer
+``layout``    paths of the data and run directories
+``settings``  what all server rooms share of the ``FNGW_*`` variables
+"""

@@ -1,0 +1,50 @@
+"""Every Redis key, channel and TTL of fngw, with its reason. No other module spells one out.
+
+``{fngw}`` is a hash tag: should this ever run on a cluster, all keys that one script touches stay together.
+"""
+
+from __future__ import annotations
+
+PREFIX = "{fngw}:"
+
+# -- desired state (written by gateways, by compare-and-set) ----------------------------------------------
+DESIRED = PREFIX + "desired"  # hash: deployment -> Desired as JSON
+GENERATION = PREFIX + "gen"  # counter: numbers for revisions and routing tables, never reused
+VERSIONS = PREFIX + "versions:"  # + deployment; list of Version as JSON, newest first
+
+# -- observed state (written by the leading controller only, fenced) --------------------------------------
+STATUS = PREFIX + "status"  # hash: deployment -> Status as JSON
+ROUTES = PREFIX + "routes"  # string: RoutingTable as JSON; the truth behind ROUTES_CHANNEL
+LEADER = PREFIX + "leader"  # string "<controller>|<token>", expires after LEADER_TTL_MS
+FENCE = PREFIX + "leader:fence"  # counter: the newest leader's token; older ones may not write
+
+# -- gateways ---------------------------------------------------------------------------------------------
+GATEWAY = PREFIX + "gateway:"  # + gateway id; string: generation of the table it routes by; GATEWAY_TTL_MS
+GATEWAYS = PREFIX + "gateways"  # set of gateway ids, so that none needs a SCAN
+
+# -- progress and builds ----------------------------------------------------------------------------------
+EVENTS = PREFIX + "events:"  # + deployment; stream of progress events, capped at EVENTS_MAXLEN
+BUILD = PREFIX + "build:"  # + build key; string: BuildResult as JSON, BUILD_TTL_S
+BUILD_BEAT = PREFIX + "build-beat:"  # + build key; string, BUILD_BEAT_TTL_MS: somebody is building it right now
+BUILD_LOG = PREFIX + "build-log:"  # + build key; list of log lines, BUILD_TTL_S, capped at BUILD_LOG_LINES
+BUILDS_QUEUE = "builds"  # the RQ queue
+
+# -- channels: a message is a nudge, the key is the truth -------------------------------------------------
+DESIRED_CHANNEL = PREFIX + "desired-changed"  # payload: deployment
+ROUTES_CHANNEL = PREFIX + "routes-changed"  # payload: generation
+APPLIED_CHANNEL = PREFIX + "routes-applied"  # payload: gateway id
+BUILT_CHANNEL = PREFIX + "built"  # payload: build key
+
+#: A dead leader is replaced within this; renewed at a third of it.
+LEADER_TTL_MS = 6000
+#: A gateway that died stops holding up deploys within this; refreshed at a third of it.
+GATEWAY_TTL_MS = 6000
+#: Enough for the deploys a person still scrolls back to; about 200 bytes each.
+EVENTS_MAXLEN = 2000
+#: A result names an image that may have been pruned since: it is checked before use, so it may live long.
+BUILD_TTL_S = 30 * 24 * 3600
+#: A builder that died loses its build within this; refreshed at a third of it.
+BUILD_BEAT_TTL_MS = 9000
+BUILD_LOG_LINES = 2000
+#: Versions that `fngw versions` lists, unless pruned before.
+VERSIONS_KEPT = 50

@@ -1,0 +1,267 @@
+"""The records in Redis, as frozen dataclasses. Each knows its JSON form; ``store`` knows where it lies."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+from fngw.spec import DeploymentSpec
+
+
+@dataclass(frozen=True)
+class Record:
+    """A dataclass with a JSON form. Unknown members are ignored, so that a newer writer does no harm."""
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in data.items() if k in known})
+
+
+# -- desired ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Revision(Record):
+    """What one deploy asked for, resolved against what was there.
+
+    ``number`` is this deploy's; ``generation`` the number of the deploy that last needed new replicas (replicas
+    carry it, and are replaced when it changes); ``config_number`` that of the last new ``user_config``.
+    """
+
+    number: int
+    generation: int
+    config_number: int
+    spec: DeploymentSpec
+    deployed_at: float
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        return super().from_dict({**data, "spec": DeploymentSpec.from_dict(data["spec"])})
+
+
+@dataclass(frozen=True)
+class Failure(Record):
+    """Why a revision's rollout was given up. ``error`` is a class name of ``fngw.errors``."""
+
+    number: int
+    code: str
+    message: str
+    detail: str = ""
+    hint: str = ""
+    error: str = "DeploymentFailed"
+
+
+@dataclass(frozen=True)
+class Desired(Record):
+    """What should run under one name.
+
+    ``target`` is the last deploy; ``stable`` the last one that was fully rolled out. When ``failure`` is about
+    ``target``, the stable one is kept (or nothing, when there is none).
+    """
+
+    name: str
+    target: Revision
+    stable: Revision | None = None
+    failure: Failure | None = None
+    deleting: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return self.failure is not None and self.failure.number == self.target.number
+
+    @property
+    def effective(self) -> Revision | None:
+        """The revision whose replicas should serve; None when nothing should."""
+        if self.deleting:
+            return None
+        return self.stable if self.failed else self.target
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last deploy was rolled out completely."""
+        return self.stable is not None and self.stable.number == self.target.number
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        stable, failure = data.get("stable"), data.get("failure")
+        return cls(
+            name=data["name"],
+            target=Revision.from_dict(data["target"]),
+            stable=Revision.from_dict(stable) if stable else None,
+            failure=Failure.from_dict(failure) if failure else None,
+            deleting=bool(data.get("deleting")),
+        )
+
+
+@dataclass(frozen=True)
+class Version(Record):
+    """One deployed version, for ``fngw versions`` and ``rollback``."""
+
+    name: str
+    version: str | None
+    number: int
+    image: str
+    lock: str | None
+    deployed_at: float
+    spec: Mapping[str, Any]
+
+
+# -- observed ---------------------------------------------------------------------------------------------
+
+
+class ReplicaState(StrEnum):
+    STARTING = "STARTING"  # the engine was told to start it; its constructor has not ended
+    READY = "READY"  # serves
+    UNHEALTHY = "UNHEALTHY"  # failed its health checks: to be replaced
+    DRAINING = "DRAINING"  # out of the routing table, or told to finish and leave
+    FAILED = "FAILED"  # its start failed, or it died
+
+
+@dataclass(frozen=True)
+class Replica(Record):
+    """One replica as the controller sees it. ``since`` is the time of the last change of state (Unix seconds)."""
+
+    id: str
+    deployment: str
+    generation: int
+    state: ReplicaState
+    since: float
+    pid: int | None = None
+    gpus: tuple[str, ...] = ()
+    address: str = ""  # path of its Unix socket, as gateways see it
+    message: str = ""
+    config_number: int = 0  # newest user_config that it has applied
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        return super().from_dict(
+            {**data, "state": ReplicaState(data["state"]), "gpus": tuple(data.get("gpus", ()))}
+        )
+
+
+class DeploymentStatus(StrEnum):
+    HEALTHY = "HEALTHY"
+    UPDATING = "UPDATING"
+    UNHEALTHY = "UNHEALTHY"
+    DELETING = "DELETING"
+
+
+@dataclass(frozen=True)
+class Status(Record):
+    """What the controller last saw of one deployment."""
+
+    name: str
+    status: DeploymentStatus
+    message: str
+    number: int  # of the revision this is about
+    image: str | None
+    lock: str | None
+    replicas: tuple[Replica, ...]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        replicas = tuple(Replica.from_dict(r) for r in data["replicas"])
+        return super().from_dict({**data, "status": DeploymentStatus(data["status"]), "replicas": replicas})
+
+
+# -- routing ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RoutedReplica(Record):
+    """``address`` is a Unix socket's path, or ``host:port``."""
+
+    id: str
+    address: str
+
+
+@dataclass(frozen=True)
+class RoutedDeployment(Record):
+    """One deployment in the table; with no replicas its requests wait for one."""
+
+    name: str
+    route_prefix: str | None
+    replicas: tuple[RoutedReplica, ...]
+    max_concurrent_queries: int
+    max_queued_requests: int
+    request_timeout_s: float | None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        return super().from_dict({**data, "replicas": tuple(RoutedReplica.from_dict(r) for r in data["replicas"])})
+
+
+@dataclass(frozen=True)
+class RoutingTable(Record):
+    """The whole table; swapped whole. ``generation`` grows with every change."""
+
+    generation: int = 0
+    deployments: tuple[RoutedDeployment, ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        deployments = tuple(RoutedDeployment.from_dict(d) for d in data["deployments"])
+        return cls(generation=data["generation"], deployments=deployments)
+
+
+# -- builds -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BuildRequest(Record):
+    """What an image (or a local environment) is made of. Two equal requests give the same build key."""
+
+    engine: str  # "docker" or "process"
+    python: str
+    bundle: str
+    conda: Mapping[str, Any] | None = None
+    pip: tuple[str, ...] | None = None
+    deployment: str = field(default="", compare=False)  # for log lines only; not part of the key
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        pip = data.get("pip")
+        return super().from_dict({**data, "pip": None if pip is None else tuple(pip)})
+
+
+@dataclass(frozen=True)
+class Artifact(Record):
+    """What a replica runs from.
+
+    Docker engine: ``image`` is the image id, ``ref`` its tag. Process engine: ``python`` is the interpreter's
+    path, ``app_dir`` the unpacked code.
+    """
+
+    image: str
+    ref: str = ""
+    lock: str | None = None
+    python: str = ""
+    app_dir: str = ""
+
+
+@dataclass(frozen=True)
+class BuildResult(Record):
+    """How a build ended: with an artifact, or with an error (a problem document, see ``fngw.errors``)."""
+
+    key: str
+    artifact: Artifact | None = None
+    error: Mapping[str, Any] | None = None
+    reused: bool = False
+    seconds: float = 0.0
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        artifact = data.get("artifact")
+        return super().from_dict({**data, "artifact": Artifact.from_dict(artifact) if artifact else None})

@@ -1,0 +1,260 @@
+"""Reads and writes of the records, atomic where two writers can meet.
+
+Gateways write desired state by compare-and-set on the revision's number. Only the leading controller writes what
+it observes, and every such write carries its fencing token: a controller that lost its lease while it was
+paused cannot overwrite what its successor wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import redis.asyncio as aioredis
+from redis.asyncio import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from fngw_state import keys
+from fngw_state.records import BuildResult, Desired, RoutingTable, Status, Version
+
+#: What a lost or silent Redis raises.
+LOST = (RedisConnectionError, RedisTimeoutError, OSError)
+
+# KEYS desired-hash; ARGV name, expected number ("0": none), new JSON ("": remove), channel
+_PUT_DESIRED = """
+local current = redis.call('HGET', KEYS[1], ARGV[1])
+local number = '0'
+if current then number = string.format('%d', cjson.decode(current).target.number) end
+if number ~= ARGV[2] then return 0 end
+if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
+redis.call('PUBLISH', ARGV[4], ARGV[1])
+return 1
+"""
+
+# KEYS leader, fence; ARGV controller id, TTL ms. Returns the token, or 0 while another one leads.
+_LEAD = """
+local value = redis.call('GET', KEYS[1])
+if value then
+  local holder, token = value:match('^(.-)|(%d+)$')
+  if holder ~= ARGV[1] then return 0 end
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  return tonumber(token)
+end
+local token = redis.call('INCR', KEYS[2])
+redis.call('SET', KEYS[1], ARGV[1] .. '|' .. token, 'PX', ARGV[2])
+return token
+"""
+
+# KEYS leader; ARGV controller id
+_RESIGN = """
+local value = redis.call('GET', KEYS[1])
+if value and value:match('^(.-)|%d+$') == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
+# KEYS fence, then those of the commands; ARGV token, then a JSON list of commands. Returns 0 when fenced off.
+_FENCED = """
+if tonumber(redis.call('GET', KEYS[1]) or '0') > tonumber(ARGV[1]) then return 0 end
+for _, command in ipairs(cjson.decode(ARGV[2])) do redis.call(unpack(command)) end
+return 1
+"""
+
+
+class Fenced(RuntimeError):
+    """Another controller leads by now; this one must stop writing."""
+
+
+def connect(url: str) -> Redis:
+    """Return a client that tries again on a lost connection and never waits for ever.
+
+    Args:
+        url: ``redis://[:password@]host:port/db`` or ``unix://[:password@]/path``.
+    """
+    return aioredis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=10,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), retries=4),
+        retry_on_error=[RedisConnectionError],
+    )
+
+
+class Store:
+    """All records of one fngw installation.
+
+    Args:
+        redis: a client from ``connect``.
+
+    Example:
+        >>> store = Store(connect("redis://127.0.0.1:6379"))
+        >>> await store.desired("Greeter")
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis: Any = redis  # its stubs mix the answers of decoded and raw connections
+        self._put_desired = redis.register_script(_PUT_DESIRED)
+        self._lead = redis.register_script(_LEAD)
+        self._resign = redis.register_script(_RESIGN)
+        self._fenced = redis.register_script(_FENCED)
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+
+    # -- desired ------------------------------------------------------------------------------------------
+
+    async def next_number(self) -> int:
+        """Return a number that no revision or routing table has."""
+        return int(await self.redis.incr(keys.GENERATION))
+
+    async def desired(self, name: str) -> Desired | None:
+        text = await self.redis.hget(keys.DESIRED, name)
+        return Desired.from_json(text) if text else None
+
+    async def all_desired(self) -> dict[str, Desired]:
+        found = await self.redis.hgetall(keys.DESIRED)
+        return {name: Desired.from_json(text) for name, text in found.items()}
+
+    async def put_desired(self, before: Desired | None, after: Desired) -> bool:
+        """Store ``after`` if ``before`` is still what stands there; tell whether it was."""
+        expected = before.target.number if before else 0
+        args = [after.name, str(expected), after.to_json(), keys.DESIRED_CHANNEL]
+        return bool(await self._put_desired(keys=[keys.DESIRED], args=args))
+
+    async def remove_desired(self, before: Desired) -> bool:
+        """Forget a deployment that is gone; False when it was deployed again meanwhile."""
+        args = [before.name, str(before.target.number), "", keys.DESIRED_CHANNEL]
+        return bool(await self._put_desired(keys=[keys.DESIRED], args=args))
+
+    # -- leadership ---------------------------------------------------------------------------------------
+
+    async def lead(self, controller: str) -> int:
+        """Take or renew the leader's lease; return its fencing token, or 0 while another one leads."""
+        args = [controller, str(keys.LEADER_TTL_MS)]
+        return int(await self._lead(keys=[keys.LEADER, keys.FENCE], args=args))
+
+    async def resign(self, controller: str) -> None:
+        """Give the lease back, so that a successor need not wait for its end."""
+        await self._resign(keys=[keys.LEADER], args=[controller])
+
+    async def fenced(self, token: int, *commands: Iterable[str]) -> None:
+        """Run write commands in one step, unless another controller leads.
+
+        Raises:
+            Fenced: a newer token was given out.
+        """
+        text = json.dumps([list(c) for c in commands])
+        if not await self._fenced(keys=[keys.FENCE], args=[str(token), text]):
+            raise Fenced(f"token {token} is no longer the leader's")
+
+    # -- status and routes --------------------------------------------------------------------------------
+
+    async def put_status(self, token: int, status: Status) -> None:
+        await self.fenced(token, ["HSET", keys.STATUS, status.name, status.to_json()])
+
+    async def remove_status(self, token: int, name: str) -> None:
+        await self.fenced(token, ["HDEL", keys.STATUS, name])
+
+    async def status(self, name: str) -> Status | None:
+        text = await self.redis.hget(keys.STATUS, name)
+        return Status.from_json(text) if text else None
+
+    async def all_status(self) -> dict[str, Status]:
+        found = await self.redis.hgetall(keys.STATUS)
+        return {name: Status.from_json(text) for name, text in found.items()}
+
+    async def put_routes(self, token: int, table: RoutingTable) -> None:
+        await self.fenced(
+            token,
+            ["SET", keys.ROUTES, table.to_json()],
+            ["PUBLISH", keys.ROUTES_CHANNEL, str(table.generation)],
+        )
+
+    async def routes(self) -> RoutingTable | None:
+        text = await self.redis.get(keys.ROUTES)
+        return RoutingTable.from_json(text) if text else None
+
+    # -- gateways -----------------------------------------------------------------------------------------
+
+    async def applied(self, gateway: str, generation: int) -> None:
+        """A gateway tells that it routes by this table (and that it is alive)."""
+        async with self.redis.pipeline() as pipe:
+            pipe.set(keys.GATEWAY + gateway, str(generation), px=keys.GATEWAY_TTL_MS)
+            pipe.sadd(keys.GATEWAYS, gateway)
+            pipe.publish(keys.APPLIED_CHANNEL, gateway)
+            await pipe.execute()
+
+    async def gateway_gone(self, gateway: str) -> None:
+        """A gateway tells that it routes no more."""
+        async with self.redis.pipeline() as pipe:
+            pipe.delete(keys.GATEWAY + gateway)
+            pipe.srem(keys.GATEWAYS, gateway)
+            pipe.publish(keys.APPLIED_CHANNEL, gateway)
+            await pipe.execute()
+
+    async def gateways(self) -> dict[str, int]:
+        """Return the generation by which each living gateway routes; forget the dead ones."""
+        ids = sorted(await self.redis.smembers(keys.GATEWAYS))
+        if not ids:
+            return {}
+        values = await self.redis.mget([keys.GATEWAY + i for i in ids])
+        dead = [i for i, v in zip(ids, values, strict=True) if v is None]
+        if dead:
+            await self.redis.srem(keys.GATEWAYS, *dead)
+        return {i: int(v) for i, v in zip(ids, values, strict=True) if v is not None}
+
+    # -- progress -----------------------------------------------------------------------------------------
+
+    async def emit(self, name: str, number: int, kind: str, message: str, **more: Any) -> None:
+        """Append a progress event of one deploy. ``docs/architecture/state.md`` lists the kinds."""
+        event = {"number": number, "kind": kind, "message": message, **more}
+        await self.redis.xadd(keys.EVENTS + name, {"e": json.dumps(event)}, maxlen=keys.EVENTS_MAXLEN)
+
+    async def follow(
+        self, name: str, number: int, after: str = "0"
+    ) -> AsyncIterator[tuple[str, dict[str, Any] | None]]:
+        """Yield ``(id, event)`` of one deploy, old ones first, then as they come; ``(id, None)`` every few seconds
+        without one, so that the reader can tell that the line is alive."""
+        while True:
+            found = await self.redis.xread({keys.EVENTS + name: after}, count=200, block=2000)
+            if not found:
+                yield after, None
+            for _, entries in found or ():
+                for entry, fields in entries:
+                    after = entry
+                    event = json.loads(fields["e"])
+                    if event["number"] == number:
+                        yield entry, event
+
+    async def forget(self, name: str) -> None:
+        """Remove what is kept about a deleted deployment, but for its versions."""
+        await self.redis.delete(keys.EVENTS + name)
+
+    # -- versions and builds ------------------------------------------------------------------------------
+
+    async def add_version(self, token: int, version: Version) -> None:
+        key = keys.VERSIONS + version.name
+        await self.fenced(
+            token,
+            ["LPUSH", key, version.to_json()],
+            ["LTRIM", key, "0", str(keys.VERSIONS_KEPT - 1)],
+        )
+
+    async def versions(self, name: str) -> list[Version]:
+        return [Version.from_json(text) for text in await self.redis.lrange(keys.VERSIONS + name, 0, -1)]
+
+    async def build_result(self, key: str) -> BuildResult | None:
+        text = await self.redis.get(keys.BUILD + key)
+        return BuildResult.from_json(text) if text else None
+
+    async def forget_build(self, key: str) -> None:
+        await self.redis.delete(keys.BUILD + key)
+
+    async def building(self, key: str) -> bool:
+        """Whether a builder works on this key right now."""
+        return bool(await self.redis.exists(keys.BUILD_BEAT + key))

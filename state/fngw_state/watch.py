@@ -1,0 +1,60 @@
+"""Pub/sub that notices a dead peer.
+
+A message is only a nudge: whoever gets one reads the key behind it. ``watch`` therefore also yields at every
+(re)subscription, when a message may have been missed. redis-py's ``health_check_interval`` does not notice a
+peer that silently stopped answering on a subscription, so this pings on the subscription itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from redis.asyncio import Redis
+
+from fngw_state.store import LOST
+
+log = logging.getLogger(__name__)
+
+PING_EVERY_S = 2.0
+SILENT_AFTER_S = 5.0
+RETRY_S = 0.3
+
+
+async def watch(redis: Redis, *channels: str) -> AsyncIterator[tuple[str, str] | None]:
+    """Yield ``(channel, payload)`` for every message, and None at every (re)subscription; for ever.
+
+    Args:
+        redis: a client from ``store.connect``.
+        channels: exact channel names.
+    """
+    while True:
+        pubsub = redis.pubsub()
+        try:
+            await pubsub.subscribe(*channels)
+            yield None
+            awaited = len(channels)  # confirmations; one more means that redis-py connected again by itself
+            last = pinged = time.monotonic()
+            while (now := time.monotonic()) - last < SILENT_AFTER_S:
+                if now - pinged > PING_EVERY_S:
+                    await pubsub.ping()
+                    pinged = now
+                message = await pubsub.get_message(timeout=PING_EVERY_S / 2)
+                if message is not None:
+                    last = time.monotonic()
+                    if message["type"] == "message":
+                        yield message["channel"], message["data"]
+                    elif message["type"] == "subscribe":
+                        awaited -= 1
+                        if awaited < 0 and awaited % len(channels) == 0:
+                            yield None
+            log.warning("redis: no answer on the subscription for %.0f s; subscribing again", SILENT_AFTER_S)
+        except LOST as error:
+            log.warning("redis: lost the subscription (%s); subscribing again", error)
+        finally:
+            with suppress(*LOST):
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
+        await asyncio.sleep(RETRY_S)
