@@ -9,6 +9,8 @@ PREFIX = "{fngw}:"
 
 # -- desired state (written by gateways, by compare-and-set) ----------------------------------------------
 DESIRED = PREFIX + "desired"  # hash: deployment -> Desired as JSON
+CLAIMS = PREFIX + "claims"  # hash: route prefix -> deployment that holds it, kept in step with DESIRED
+INSTALLED = PREFIX + "installed"  # set once; when it is missing, Redis was emptied and desired state is restored
 GENERATION = PREFIX + "gen"  # counter: numbers for revisions and routing tables, never reused
 VERSIONS = PREFIX + "versions:"  # + deployment; list of Version as JSON, newest first
 

@@ -68,7 +68,8 @@ class Desired(Record):
     """What should run under one name.
 
     ``target`` is the last deploy; ``stable`` the last one that was fully rolled out. When ``failure`` is about
-    ``target``, the stable one is kept (or nothing, when there is none).
+    ``target``, the stable one is kept (or nothing, when there is none). ``serial`` counts the writes of this
+    record: compare-and-set is on it.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Desired(Record):
     stable: Revision | None = None
     failure: Failure | None = None
     deleting: bool = False
+    serial: int = 0
 
     @property
     def failed(self) -> bool:
@@ -102,7 +104,14 @@ class Desired(Record):
             stable=Revision.from_dict(stable) if stable else None,
             failure=Failure.from_dict(failure) if failure else None,
             deleting=bool(data.get("deleting")),
+            serial=int(data.get("serial", 0)),
         )
+
+    @property
+    def routes(self) -> frozenset[str]:
+        """The route prefixes that this name holds: also that of a version which still serves."""
+        held = (self.target, self.stable)
+        return frozenset(r.spec.route_prefix for r in held if r is not None and r.spec.route_prefix is not None)
 
 
 @dataclass(frozen=True)

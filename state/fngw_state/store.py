@@ -7,11 +7,13 @@ paused cannot overwrite what its successor wrote.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import redis.asyncio as aioredis
+from fngw.errors import RouteConflict
 from redis.asyncio import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,12 +26,24 @@ from fngw_state.records import BuildResult, Desired, RoutingTable, Status, Versi
 #: What a lost or silent Redis raises.
 LOST = (RedisConnectionError, RedisTimeoutError, OSError)
 
-# KEYS desired-hash; ARGV name, expected number ("0": none), new JSON ("": remove), channel
+# KEYS desired, claims; ARGV name, expected serial ("0": none), new JSON ("": remove), channel, routes as JSON list.
+# Returns 1, 0 when somebody else wrote meanwhile, or the name that holds one of the routes.
 _PUT_DESIRED = """
 local current = redis.call('HGET', KEYS[1], ARGV[1])
-local number = '0'
-if current then number = string.format('%d', cjson.decode(current).target.number) end
-if number ~= ARGV[2] then return 0 end
+local serial = '0'
+if current then serial = string.format('%d', cjson.decode(current).serial) end
+if serial ~= ARGV[2] then return 0 end
+local wanted = {}
+for _, route in ipairs(cjson.decode(ARGV[5])) do
+  local holder = redis.call('HGET', KEYS[2], route)
+  if holder and holder ~= ARGV[1] then return holder end
+  wanted[route] = true
+end
+local claims = redis.call('HGETALL', KEYS[2])
+for i = 1, #claims, 2 do
+  if claims[i + 1] == ARGV[1] and not wanted[claims[i]] then redis.call('HDEL', KEYS[2], claims[i]) end
+end
+for route in pairs(wanted) do redis.call('HSET', KEYS[2], route, ARGV[1]) end
 if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
 redis.call('PUBLISH', ARGV[4], ARGV[1])
 return 1
@@ -120,16 +134,33 @@ class Store:
         found = await self.redis.hgetall(keys.DESIRED)
         return {name: Desired.from_json(text) for name, text in found.items()}
 
-    async def put_desired(self, before: Desired | None, after: Desired) -> bool:
-        """Store ``after`` if ``before`` is still what stands there; tell whether it was."""
-        expected = before.target.number if before else 0
-        args = [after.name, str(expected), after.to_json(), keys.DESIRED_CHANNEL]
-        return bool(await self._put_desired(keys=[keys.DESIRED], args=args))
+    async def put_desired(self, before: Desired | None, after: Desired) -> Desired | None:
+        """Store ``after`` if ``before`` is still what stands there; return it with its new serial, else None.
+
+        Raises:
+            RouteConflict: another deployment holds its route prefix.
+        """
+        stored = dataclasses.replace(after, serial=(before.serial if before else 0) + 1)
+        return stored if await self._swap(before, stored.name, stored.to_json(), stored.routes) else None
 
     async def remove_desired(self, before: Desired) -> bool:
         """Forget a deployment that is gone; False when it was deployed again meanwhile."""
-        args = [before.name, str(before.target.number), "", keys.DESIRED_CHANNEL]
-        return bool(await self._put_desired(keys=[keys.DESIRED], args=args))
+        return await self._swap(before, before.name, "", frozenset())
+
+    async def _swap(self, before: Desired | None, name: str, text: str, routes: frozenset[str]) -> bool:
+        expected = before.serial if before else 0
+        args = [name, str(expected), text, keys.DESIRED_CHANNEL, json.dumps(sorted(routes)) if routes else "[]"]
+        answer = await self._put_desired(keys=[keys.DESIRED, keys.CLAIMS], args=args)
+        if isinstance(answer, str):
+            raise RouteConflict(
+                f"{name}: route_prefix {sorted(routes)[0]!r} is taken by deployment {answer!r}",
+                hint=f"choose another route_prefix, or run `fngw delete {answer}`",
+            )
+        return bool(answer)
+
+    async def installed(self) -> bool:
+        """Mark Redis as in use; False when it was empty, so that desired state has to be restored."""
+        return not await self.redis.set(keys.INSTALLED, "1", nx=True)
 
     # -- leadership ---------------------------------------------------------------------------------------
 

@@ -1,0 +1,242 @@
+"""The planner: what to do next for one deployment, as a pure function of what is wanted, what is seen, and now.
+
+The rules, each held by a property test:
+
+1. A new replica is healthy before an old one leaves: while old ones are replaced, at least ``num_replicas`` serve
+   (fewer only when fewer served before, or when there is no room for a surge).
+2. Never more than ``num_replicas`` + surge replicas exist (surge: a fifth of them, at least one).
+3. A replica whose start failed is tried again after a back-off, three times in a rollout; then the rollout is given
+   up and the stable revision is kept. Outside a rollout it is tried for ever, ever more slowly.
+4. A second plan after a perfect apply is empty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fngw_state.records import DeploymentStatus, Desired, Failure, Replica, ReplicaState, Revision
+
+#: How often a replica's start is tried in a rollout.
+START_ATTEMPTS = 3
+#: Seconds before the next try, by the number of failures so far; the last one repeats.
+BACK_OFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+#: Share of the replicas that may be in surplus, or down when there is no room for a surplus.
+SURGE = 0.2
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A replica that did not start, or died: its place is to be filled again, not before ``not_before``.
+
+    ``attempt`` counts the tries that failed so far in this place.
+    """
+
+    attempt: int
+    not_before: float
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class World:
+    """What is seen of one deployment.
+
+    Args:
+        replicas: those that exist, dead ones excluded.
+        has_artifact: whether what the effective revision runs from is there.
+        retries: places left by replicas of the effective generation that did not start or died.
+        build_failure: why the target's image could not be built.
+        room: False when the last start did not fit on the machine.
+    """
+
+    replicas: tuple[Replica, ...] = ()
+    has_artifact: bool = True
+    retries: tuple[Retry, ...] = ()
+    build_failure: Failure | None = None
+    room: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do next. ``start`` has, for each replica to start, how many tries failed in its place before."""
+
+    status: DeploymentStatus
+    message: str
+    build: bool = False
+    start: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+    reconfigure: tuple[str, ...] = ()
+    fail: Failure | None = None
+    settle: bool = False
+    gone: bool = False
+    wake_at: float | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        acts = (self.build, self.start, self.stop, self.reconfigure, self.fail, self.settle, self.gone)
+        return not any(acts)
+
+
+def back_off(attempt: int) -> float:
+    """Return the seconds to wait before a place is filled again after ``attempt`` failures in a row."""
+    return BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)]
+
+
+def surge(num_replicas: int) -> int:
+    """Return how many replicas may be in surplus during a rollout."""
+    return max(1, math.ceil(num_replicas * SURGE))
+
+
+def plan(desired: Desired, world: World, now: float) -> Plan:
+    """Return what to do next for one deployment.
+
+    Args:
+        desired: what should run.
+        world: what is seen.
+        now: Unix seconds.
+
+    Example:
+        >>> plan(desired, World(), now=0.0).start      # nothing runs, one replica wanted
+        (0,)
+    """
+    give_up = _give_up(desired, world)
+    if give_up:
+        return Plan(DeploymentStatus.UPDATING, give_up.message, fail=give_up)
+    revision = desired.effective
+    if revision is None:
+        return _wind_down(desired, world)
+    if not world.has_artifact and _missing(revision, world) > 0:
+        return Plan(_status(desired, DeploymentStatus.UPDATING), _message(desired, "building"), build=True)
+    return _advance(desired, revision, world, now)
+
+
+def _give_up(desired: Desired, world: World) -> Failure | None:
+    """The reason to end the rollout of the target, if there is one."""
+    if desired.deleting or desired.failed or desired.settled:
+        return None
+    if world.build_failure:
+        return world.build_failure
+    spent = [r for r in world.retries if r.attempt >= START_ATTEMPTS and r.failure.number == desired.target.number]
+    return spent[0].failure if spent else None
+
+
+def _wind_down(desired: Desired, world: World) -> Plan:
+    stop = tuple(r.id for r in world.replicas if r.state != ReplicaState.DRAINING)
+    if desired.deleting:
+        return Plan(DeploymentStatus.DELETING, "deleting", stop=stop, gone=not world.replicas)
+    message = desired.failure.message if desired.failure else "nothing to run"
+    return Plan(DeploymentStatus.UNHEALTHY, message, stop=stop)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The replicas of one world, by what they are to the effective revision."""
+
+    ready: list[Replica]  # of the wanted generation, serving
+    starting: list[Replica]
+    sick: list[Replica]
+    old_ready: list[Replica]  # of another generation, serving
+    old_other: list[Replica]
+
+    @property
+    def total(self) -> int:
+        parts = (self.ready, self.starting, self.sick, self.old_ready, self.old_other)
+        return sum(map(len, parts))
+
+    @property
+    def serving(self) -> int:
+        return len(self.ready) + len(self.old_ready)
+
+
+def _group(revision: Revision, replicas: Sequence[Replica]) -> _Groups:
+    live = [r for r in replicas if r.state not in (ReplicaState.DRAINING, ReplicaState.FAILED)]
+    new = [r for r in live if r.generation == revision.generation]
+    old = [r for r in live if r.generation != revision.generation]
+    return _Groups(
+        ready=[r for r in new if r.state == ReplicaState.READY],
+        starting=[r for r in new if r.state == ReplicaState.STARTING],
+        sick=[r for r in new if r.state == ReplicaState.UNHEALTHY],
+        old_ready=[r for r in old if r.state == ReplicaState.READY],
+        old_other=[r for r in old if r.state != ReplicaState.READY],
+    )
+
+
+def _missing(revision: Revision, world: World) -> int:
+    groups = _group(revision, world.replicas)
+    return revision.spec.num_replicas - len(groups.ready) - len(groups.starting)
+
+
+def _advance(desired: Desired, revision: Revision, world: World, now: float) -> Plan:
+    """One step towards ``num_replicas`` ready replicas of the wanted generation and none of another."""
+    wanted = revision.spec.num_replicas
+    groups = _group(revision, world.replicas)
+    start, wake_at = _starts(revision, groups, world, now)
+    stop = _stops(wanted, groups, world.room)
+    reconfigure = _reconfigurations(revision, groups, stop)
+    complete = len(groups.ready) == wanted and groups.total == wanted and not start and not stop
+    applied = all(r.config_number >= revision.config_number for r in groups.ready)
+    settle = complete and applied and not desired.settled and not desired.failed
+    status, message = _describe(desired, world, groups, wanted, complete and applied)
+    return Plan(status, message, start=start, stop=stop, reconfigure=reconfigure, settle=settle, wake_at=wake_at)
+
+
+def _starts(revision: Revision, groups: _Groups, world: World, now: float) -> tuple[tuple[int, ...], float | None]:
+    """Which replicas to start now, and when to look again because of a back-off."""
+    wanted = revision.spec.num_replicas
+    missing = max(0, wanted - len(groups.ready) - len(groups.starting))
+    free = max(0, wanted + surge(wanted) - groups.total)
+    retries = sorted(world.retries, key=lambda r: r.not_before)[:missing]
+    due = [r.attempt for r in retries if r.not_before <= now]
+    waiting = [r.not_before for r in retries if r.not_before > now]
+    fresh = [0] * (missing - len(retries))
+    return tuple((due + fresh)[:free]), min(waiting, default=None)
+
+
+def _stops(wanted: int, groups: _Groups, room: bool) -> tuple[str, ...]:
+    """Which replicas to drain now."""
+    youngest_first = sorted(groups.ready, key=lambda r: (r.since, r.id), reverse=True)
+    surplus_new = max(0, len(groups.ready) + len(groups.starting) - wanted)
+    stop = [*groups.starting, *youngest_first][:surplus_new]
+    stop += groups.old_other
+    if groups.serving:  # a sick replica serves on only while it is the last one
+        stop += groups.sick
+    kept_ready = groups.serving - sum(r.state == ReplicaState.READY for r in stop)
+    floor = wanted if room or len(groups.ready) >= wanted else wanted - max(1, math.floor(wanted * SURGE))
+    stop += groups.old_ready[: max(0, kept_ready - floor)]
+    return tuple(r.id for r in stop)
+
+
+def _reconfigurations(revision: Revision, groups: _Groups, stop: Sequence[str]) -> tuple[str, ...]:
+    """Which replicas are to apply the newest ``user_config`` now: a fifth of them at a time, at least one."""
+    behind = [r.id for r in groups.ready if r.config_number < revision.config_number and r.id not in stop]
+    return tuple(behind[: max(1, math.floor(revision.spec.num_replicas * SURGE))])
+
+
+def _describe(
+    desired: Desired, world: World, groups: _Groups, wanted: int, complete: bool
+) -> tuple[DeploymentStatus, str]:
+    if complete:
+        return _status(desired, DeploymentStatus.HEALTHY), _message(desired, "")
+    progress = f"{len(groups.ready)} of {wanted} replicas ready"
+    if world.retries:
+        worst = max(world.retries, key=lambda r: r.attempt)
+        progress += f"; {worst.attempt} failed start{'s' if worst.attempt > 1 else ''}: {worst.failure.message}"
+        if desired.settled:
+            return DeploymentStatus.UNHEALTHY, f"crash loop, backing off: {progress}"
+    if groups.sick:
+        progress += f"; {len(groups.sick)} failed their health checks"
+    return DeploymentStatus.UPDATING, _message(desired, progress)
+
+
+def _status(desired: Desired, status: DeploymentStatus) -> DeploymentStatus:
+    """A deployment whose last deploy failed says so, though its stable revision serves."""
+    return DeploymentStatus.UNHEALTHY if desired.failed and status == DeploymentStatus.HEALTHY else status
+
+
+def _message(desired: Desired, text: str) -> str:
+    if not (desired.failed and desired.failure):
+        return text
+    kept = f"the last deploy failed, the version before it serves: {desired.failure.message}"
+    return f"{kept} ({text})" if text else kept
