@@ -15,15 +15,15 @@ class SharedSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FNGW_", extra="ignore")
 
-    data_dir: Path = Field(Path(".fngw"), description="Directory for everything that survives a restart.")
+    data_dir: Path = Field(default=Path(".fngw"), description="Directory for everything that survives a restart.")
     run_dir: Path | None = Field(
-        None,
+        default=None,
         description="Directory for sockets; a short path. Default: derived from the data dir.",
     )
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", description="Redis, with its password (redis:// or unix://)."
+        default="redis://127.0.0.1:6379/0", description="Redis, with its password (redis:// or unix://)."
     )
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     @property
     def layout(self) -> Layout:
