@@ -88,12 +88,14 @@ def connect(url: str) -> Redis:
     Args:
         url: ``redis://[:password@]host:port/db`` or ``unix://[:password@]/path``.
     """
+    # A Unix socket's connection refuses this argument.
+    over_tcp: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
     return aioredis.from_url(
         url,
         decode_responses=True,
         socket_timeout=10,
         socket_connect_timeout=5,
-        socket_keepalive=True,
+        **over_tcp,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), retries=4),
         retry_on_error=[RedisConnectionError],
     )
@@ -182,6 +184,15 @@ class Store:
         text = json.dumps([list(c) for c in commands])
         if not await self._fenced(keys=[keys.FENCE], args=[str(token), text]):
             raise Fenced(f"token {token} is no longer the leader's")
+
+    async def put_engine(self, token: int, name: str, version: str, detail: str) -> None:
+        text = json.dumps({"name": name, "version": version, "detail": detail})
+        await self.fenced(token, ["SET", keys.ENGINE, text])
+
+    async def engine(self) -> dict[str, str] | None:
+        """What runs replicas: ``name``, ``version`` and ``detail``; None while no controller has led."""
+        text = await self.redis.get(keys.ENGINE)
+        return json.loads(text) if text else None
 
     # -- status and routes --------------------------------------------------------------------------------
 

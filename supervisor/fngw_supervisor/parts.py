@@ -1,0 +1,130 @@
+"""Pure: the processes of one fngw, as data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+
+from fngw_state.layout import Layout
+
+
+class Stage(IntEnum):
+    """Who stops when; the lowest first.
+
+    The controller is told first: it drains and stops all replicas, while the gateways still answer what is under
+    way. Then nothing is left to route to. Redis is last, because everybody else still writes to it.
+    """
+
+    CONTROLLER = 1
+    GATEWAY = 2
+    BUILDER = 3
+    REDIS = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process to keep running.
+
+    Args:
+        name: unique; also the name of its log file.
+        argv: the program and its arguments.
+        log: where its output goes.
+        stage: when it is stopped.
+        env: what it finds in its environment besides this process's own.
+        fds: file descriptors that it inherits under the same numbers.
+        grace_s: seconds between SIGTERM and SIGKILL.
+        finishes: whether even a hurried stop gives it a moment after SIGTERM, for the sake of its data.
+        vital: whether its death before it was first ready is the end, instead of a reason to try again.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    log: Path
+    stage: Stage
+    env: Mapping[str, str] = field(default_factory=dict)
+    fds: tuple[int, ...] = ()
+    grace_s: float = 10.0
+    finishes: bool = False
+    vital: bool = False
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the parts need to know of the place where they run.
+
+    ``tcp_fd`` and ``unix_fd`` are the listening sockets that all gateway workers share.
+    """
+
+    layout: Layout
+    redis_url: str
+    engine: str
+    host: str
+    port: int
+    tcp_fd: int
+    unix_fd: int
+    workers: int
+    log_level: str = "INFO"
+
+
+def plan_parts(site: Site) -> tuple[Part, ...]:
+    """Return the parts besides Redis, in the order in which they are started."""
+    gateways = ["gateway"] if site.workers == 1 else [f"gateway-{n}" for n in range(1, site.workers + 1)]
+    return (
+        _python_part(site, "controller", "fngw_controller", Stage.CONTROLLER, grace_s=60.0),
+        _python_part(site, "builder", "fngw_builder", Stage.BUILDER, grace_s=10.0),
+        *(_gateway(site, name) for name in gateways),
+    )
+
+
+def _gateway(site: Site, name: str) -> Part:
+    return _python_part(
+        site,
+        name,
+        "fngw_gateway",
+        Stage.GATEWAY,
+        grace_s=30.0,
+        fds=(site.tcp_fd, site.unix_fd),
+        env={
+            "FNGW_HOST": site.host,
+            "FNGW_PORT": str(site.port),
+            "FNGW_FD": str(site.tcp_fd),
+            "FNGW_UNIX_FD": str(site.unix_fd),
+        },
+    )
+
+
+def _python_part(
+    site: Site,
+    name: str,
+    module: str,
+    stage: Stage,
+    *,
+    grace_s: float,
+    fds: tuple[int, ...] = (),
+    env: Mapping[str, str] | None = None,
+) -> Part:
+    return Part(
+        name=name,
+        # -P: a user's own `redis.py` in the current directory must not shadow the real one.
+        argv=(sys.executable, "-P", "-m", module),
+        log=site.layout.logs / f"{name}.log",
+        stage=stage,
+        env=shared_env(site) | dict(env or {}),
+        fds=fds,
+        grace_s=grace_s,
+    )
+
+
+def shared_env(site: Site) -> dict[str, str]:
+    """Return the variables that all parts of one site share (``fngw_state.settings``)."""
+    return {
+        "FNGW_DATA_DIR": str(site.layout.data),
+        "FNGW_RUN_DIR": str(site.layout.run),
+        "FNGW_REDIS_URL": site.redis_url,
+        "FNGW_ENGINE": site.engine,
+        "FNGW_LOG_LEVEL": site.log_level,
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,111 @@
+"""Redis as the parts meet it: started here or given, and answering."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from fngw.errors import FngwError
+from fngw_state.layout import Layout
+from fngw_state.store import connect
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
+
+from fngw_supervisor import embedded
+from fngw_supervisor.crew import Crew, Keeper
+from fngw_supervisor.datadir import redis_password
+from fngw_supervisor.diagnosis import diagnose
+from fngw_supervisor.say import Say
+
+_START_S = 60.0
+_POLL_S = 0.01
+
+
+async def start_embedded(crew: Crew, layout: Layout, say: Say) -> str:
+    """Start the embedded Redis, wait until it answers, and return its URL.
+
+    Raises:
+        FngwError: there is no server, or it would not start (see ``diagnosis``).
+    """
+    server = embedded.find_server()
+    password = redis_password(layout.data)
+    keeper = crew.start(embedded.redis_part(server, layout, password))
+    url = embedded.redis_url(layout, password)
+    if not await _answers(url, keeper, layout.redis_socket, say):
+        raise _failed(keeper, server, layout)
+    keeper.ready = True
+    say("redis", f"{server.version}, embedded ({server.path}); its data: {layout.redis}")
+    return url
+
+
+def _failed(keeper: Keeper, server: embedded.Server, layout: Layout) -> FngwError:
+    how = keeper.outcome or f"did not answer within {_START_S:g} s"
+    return diagnose(keeper.last_lines, server.path, layout.redis, how)
+
+
+async def _answers(url: str, keeper: Keeper, socket: Path, say: Say) -> bool:
+    """Wait until it answers; False when it ended instead, or neither happened in time. Loading has no limit."""
+    client: Any = connect(url)
+    loading, deadline = False, time.monotonic() + _START_S
+    try:
+        while not keeper.task.done() and (loading or time.monotonic() < deadline):
+            try:
+                if socket.exists() and await client.ping():
+                    return True
+            except BusyLoadingError:
+                if not loading:
+                    say("redis", "is loading its data")
+                loading = True
+            except (RedisError, OSError):
+                loading = False  # not there yet, or gone: the next round tells
+            await asyncio.sleep(_POLL_S)
+        return False
+    finally:
+        await client.aclose()
+
+
+async def use_external(url: str, say: Say, connect_to: Callable[[str], Any] = connect) -> str:
+    """Check that a given Redis answers and is new enough; return its URL.
+
+    Raises:
+        FngwError: ``redis_url``, ``redis_unreachable``, ``redis_denied`` or ``redis_too_old``.
+    """
+    shown = without_password(url)
+    try:
+        client = connect_to(url)
+    except ValueError as error:
+        hint = "such as redis://:password@host:6379/0 or unix://:password@/path/redis.sock"
+        raise FngwError(f"{shown} is not a Redis URL: {error}", code="redis_url", hint=hint) from None
+    try:
+        info = await client.info("server")
+    except AuthenticationError as error:
+        hint = "put the password into the URL: redis://:password@host:6379/0"
+        raise FngwError(f"Redis at {shown} denies access: {error}", code="redis_denied", hint=hint) from None
+    except (RedisError, OSError) as error:
+        hint = "start it, correct --redis-url (or FNGW_REDIS_URL), or leave it out to have one started"
+        raise FngwError(f"no Redis answers at {shown}: {error}", code="redis_unreachable", hint=hint) from None
+    finally:
+        await client.aclose()
+    version = str(info["redis_version"])
+    if int(version.split(".")[0]) < embedded.OLDEST:
+        raise FngwError(
+            f"Redis at {shown} is version {version}",
+            code="redis_too_old",
+            hint=f"version {embedded.OLDEST} or newer is needed",
+        )
+    say("redis", f"Redis {version} at {shown}")
+    return url
+
+
+def without_password(url: str) -> str:
+    """Return a URL fit to be shown.
+
+    Example:
+        >>> without_password("redis://:secret@db:6379/0?password=also")
+        'redis://db:6379/0'
+    """
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
