@@ -44,7 +44,7 @@ class World:
 
     Args:
         replicas: those that exist, dead ones excluded.
-        has_artifact: whether what the effective revision runs from is there.
+        has_artifact: whether what the effective revision runs from is known to be there.
         retries: places left by replicas of the effective generation that did not start or died.
         build_failure: why the target's image could not be built.
         room: False when the last start did not fit on the machine.
@@ -107,8 +107,6 @@ def plan(desired: Desired, world: World, now: float) -> Plan:
     revision = desired.effective
     if revision is None:
         return _wind_down(desired, world)
-    if not world.has_artifact and _missing(revision, world) > 0:
-        return Plan(_status(desired, DeploymentStatus.UPDATING), _message(desired, "building"), build=True)
     return _advance(desired, revision, world, now)
 
 
@@ -116,7 +114,7 @@ def _give_up(desired: Desired, world: World) -> Failure | None:
     """The reason to end the rollout of the target, if there is one."""
     if desired.deleting or desired.failed or desired.settled:
         return None
-    if world.build_failure:
+    if world.build_failure and world.build_failure.number == desired.target.number:
         return world.build_failure
     spent = [r for r in world.retries if r.attempt >= START_ATTEMPTS and r.failure.number == desired.target.number]
     return spent[0].failure if spent else None
@@ -163,11 +161,6 @@ def _group(revision: Revision, replicas: Sequence[Replica]) -> _Groups:
     )
 
 
-def _missing(revision: Revision, world: World) -> int:
-    groups = _group(revision, world.replicas)
-    return revision.spec.num_replicas - len(groups.ready) - len(groups.starting)
-
-
 def _advance(desired: Desired, revision: Revision, world: World, now: float) -> Plan:
     """One step towards ``num_replicas`` ready replicas of the wanted generation and none of another."""
     wanted = revision.spec.num_replicas
@@ -177,13 +170,15 @@ def _advance(desired: Desired, revision: Revision, world: World, now: float) -> 
     reconfigure = _reconfigurations(revision, groups, stop)
     complete = len(groups.ready) == wanted and groups.total == wanted and not start and not stop
     applied = all(r.config_number >= revision.config_number for r in groups.ready)
-    settle = complete and applied and not desired.settled and not desired.failed
+    settle = complete and applied and world.has_artifact and not desired.settled and not desired.failed
     status, message = _describe(desired, world, groups, wanted, complete and applied)
     return Plan(status, message, start=start, stop=stop, reconfigure=reconfigure, settle=settle, wake_at=wake_at)
 
 
 def _starts(revision: Revision, groups: _Groups, world: World, now: float) -> tuple[tuple[int, ...], float | None]:
     """Which replicas to start now, and when to look again because of a back-off."""
+    if not world.has_artifact:
+        return (), None
     wanted = revision.spec.num_replicas
     missing = max(0, wanted - len(groups.ready) - len(groups.starting))
     free = max(0, wanted + surge(wanted) - groups.total)
@@ -220,6 +215,8 @@ def _describe(
     if complete:
         return _status(desired, DeploymentStatus.HEALTHY), _message(desired, "")
     progress = f"{len(groups.ready)} of {wanted} replicas ready"
+    if not world.has_artifact:
+        progress += "; building"
     if world.retries:
         worst = max(world.retries, key=lambda r: r.attempt)
         progress += f"; {worst.attempt} failed start{'s' if worst.attempt > 1 else ''}: {worst.failure.message}"

@@ -17,6 +17,7 @@ VERSIONS = PREFIX + "versions:"  # + deployment; list of Version as JSON, newest
 # -- observed state (written by the leading controller only, fenced) --------------------------------------
 STATUS = PREFIX + "status"  # hash: deployment -> Status as JSON
 ROUTES = PREFIX + "routes"  # string: RoutingTable as JSON; the truth behind ROUTES_CHANNEL
+ENGINE = PREFIX + "engine"  # string: what runs replicas, as JSON, for people
 LEADER = PREFIX + "leader"  # string "<controller>|<token>", expires after LEADER_TTL_MS
 FENCE = PREFIX + "leader:fence"  # counter: the newest leader's token; older ones may not write
 

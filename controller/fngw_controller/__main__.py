@@ -1,0 +1,113 @@
+"""``python -m fngw_controller``: build the rooms from the settings, run until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+
+from fngw.errors import FngwError
+from fngw_state.layout import Layout
+from fngw_state.store import Fenced, Store, connect
+
+from fngw_controller.controller import Controller
+from fngw_controller.engines import choose
+from fngw_controller.engines.base import Engine
+from fngw_controller.images import Images
+from fngw_controller.leader import Leader
+from fngw_controller.lifecycle import Lifecycle
+from fngw_controller.logs import LogServer
+from fngw_controller.reconciler import Rooms
+from fngw_controller.routes import Routes
+from fngw_controller.settings import ControllerSettings
+from fngw_controller.snapshots import Snapshots
+
+log = logging.getLogger("fngw_controller")
+
+
+def installation_id(layout: Layout) -> str:
+    """Return what tells this installation's replicas from others' on the same engine."""
+    return hashlib.sha256(str(layout.data).encode()).hexdigest()[:8]
+
+
+async def serve(settings: ControllerSettings) -> None:
+    """Run a controller until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    layout = settings.layout
+    layout.create()
+    engine = await choose(
+        settings.engine,
+        installation=installation_id(layout),
+        host_paths={
+            container: host
+            for container, host in ((layout.data, settings.host_data_dir), (layout.run, settings.host_run_dir))
+            if host
+        },
+        run_dir=layout.run,
+    )
+    log.info("engine: %s", await engine.check())
+    store = Store(connect(settings.redis_url))
+    logs = LogServer(engine, layout)
+    await logs.start()
+    try:
+        await _work(settings, engine, store, layout, stop)
+    finally:
+        await logs.stop()
+        await store.close()
+        await engine.close()
+
+
+async def _work(
+    settings: ControllerSettings, engine: Engine, store: Store, layout: Layout, stop: asyncio.Event
+) -> None:
+    leader = Leader(store, f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+    images = Images(store, settings.redis_url, engine)
+    rooms = Rooms(
+        store=store,
+        engine=engine,
+        lifecycle=Lifecycle(engine, layout, settings.debug),
+        images=images,
+        routes=Routes(store, lambda: leader.token),
+        snapshots=Snapshots(layout.data / "desired"),
+        token=lambda: leader.token,
+        new_id=lambda: secrets.token_hex(4),
+    )
+    controller = Controller(rooms, leader)
+    work = asyncio.create_task(controller.run())
+    told = asyncio.create_task(stop.wait())
+    await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if work.done():
+        work.result()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    if settings.stop_replicas_on_exit:
+        await controller.stop_replicas()
+    await controller.resign()
+    images.close()
+
+
+def main() -> int:
+    settings = ControllerSettings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    code = 0
+    try:
+        asyncio.run(serve(settings))
+    except* FngwError as group:
+        print(f"fngw controller: {group.exceptions[0]}", file=sys.stderr)
+        code = 1
+    except* Fenced as group:
+        print(f"fngw controller: stopping: {group.exceptions[0]}", file=sys.stderr)
+        code = 3
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

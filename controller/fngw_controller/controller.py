@@ -1,0 +1,155 @@
+"""All deployments: one reconciler each, woken by desired state and by the engine's events.
+
+Life of a controller: wait to lead → restore desired state if Redis is empty → adopt what runs → work → stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from fngw_state import keys
+from fngw_state.records import Desired
+from fngw_state.store import LOST
+from fngw_state.watch import watch
+
+from fngw_controller.engines.base import Instance
+from fngw_controller.leader import Leader
+from fngw_controller.lifecycle import stop_grace
+from fngw_controller.reconciler import Reconciler, Rooms
+
+log = logging.getLogger(__name__)
+
+#: Safety net: look at every deployment and at the engine's list this often, whatever was or was not heard.
+SWEEP_S = 15.0
+#: How long gateways may take to learn that all replicas are about to stop.
+FAREWELL_S = 2.0
+DEFAULT_GRACE_S = 25.0
+
+
+class Controller:
+    """Keeps all deployments of one installation.
+
+    Args:
+        rooms: what the reconcilers work with.
+        leader: this controller's claim to lead.
+    """
+
+    def __init__(self, rooms: Rooms, leader: Leader) -> None:
+        self._rooms = rooms
+        self._leader = leader
+        self._reconcilers: dict[str, Reconciler] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Work until cancelled.
+
+        Raises:
+            Fenced (in an exception group): another controller leads.
+        """
+        await self._leader.acquire()
+        await self._rooms.snapshots.restore(self._rooms.store)
+        await self._adopt()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._leader.keep())
+            group.create_task(self._follow_desired(group))
+            group.create_task(self._follow_engine())
+            group.create_task(self._sweep())
+
+    async def stop_replicas(self) -> None:
+        """Take all replicas out of the routes, then drain and stop them. Works with Redis away, too."""
+        routes = self._rooms.routes
+        for name in list(self._reconcilers):
+            routes.set(name, None)
+        with suppress(*LOST, TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await routes.publish_and_wait()
+        graces = await self._graces()
+        instances = await self._rooms.engine.list()
+        log.info("stopping %d replicas", len(instances))
+        await asyncio.gather(*(self._stop(i, graces.get(i.deployment, DEFAULT_GRACE_S)) for i in instances))
+
+    async def resign(self) -> None:
+        """Give the lead back."""
+        with suppress(*LOST):
+            await self._leader.resign()
+
+    async def _graces(self) -> dict[str, float]:
+        with suppress(*LOST, TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                desired = await self._rooms.store.all_desired()
+                return {name: stop_grace(d.target) for name, d in desired.items()}
+        return {}
+
+    async def _stop(self, instance: Instance, grace_s: float) -> None:
+        await self._rooms.lifecycle.save_log(instance.id, instance.deployment)
+        await self._rooms.lifecycle.stop(instance.id, instance.deployment, grace_s)
+
+    # -- what to look after -------------------------------------------------------------------------------
+
+    async def _adopt(self) -> None:
+        """Take over what an earlier controller started; stop what belongs to nothing."""
+        desired = await self._rooms.store.all_desired()
+        for name in desired:
+            self._reconcilers[name] = Reconciler(name, self._rooms)
+        for instance in await self._rooms.engine.list():
+            await self._adopt_one(instance, desired.get(instance.deployment))
+
+    async def _adopt_one(self, instance: Instance, desired: Desired | None) -> None:
+        if instance.running and desired is not None:
+            log.info("adopting replica %s of %s", instance.id, instance.deployment)
+            self._reconcilers[instance.deployment].adopt(instance, desired)
+        else:
+            log.info("removing replica %s of %s, which is not wanted", instance.id, instance.deployment)
+            await self._stop(instance, DEFAULT_GRACE_S if instance.running else 0)
+
+    def _look_after(self, name: str, group: asyncio.TaskGroup) -> None:
+        """Wake a deployment's reconciler; make one where there is none, or none that still runs."""
+        task = self._tasks.get(name)
+        if task is None or task.done():
+            reconciler = self._reconcilers.get(name)
+            if reconciler is None or reconciler.finished:
+                reconciler = self._reconcilers[name] = Reconciler(name, self._rooms)
+            self._tasks[name] = group.create_task(reconciler.run())
+        else:
+            self._reconcilers[name].wake()
+
+    async def _follow_desired(self, group: asyncio.TaskGroup) -> None:
+        async for message in watch(self._rooms.store.redis, keys.DESIRED_CHANNEL):
+            if message is not None:
+                self._look_after(message[1], group)
+                continue
+            with suppress(*LOST):  # lost again: the next subscription comes by here
+                for name in {*self._reconcilers, *await self._rooms.store.all_desired()}:
+                    self._look_after(name, group)
+
+    # -- what the engine tells ----------------------------------------------------------------------------
+
+    async def _follow_engine(self) -> None:
+        async for event in self._rooms.engine.events():
+            if event is None:
+                await self._compare()
+                continue
+            for reconciler in self._reconcilers.values():
+                if event.id in reconciler.replica_ids:
+                    reconciler.exited(event.id, event)
+
+    async def _compare(self) -> None:
+        """Tell reconcilers of replicas that ended while nobody listened."""
+        before = {r: list(r.replica_ids) for r in self._reconcilers.values()}
+        running = {i.id for i in await self._rooms.engine.list() if i.running}
+        for reconciler, ids in before.items():
+            for replica_id in ids:
+                if replica_id not in running:
+                    reconciler.missed(replica_id)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            await self._compare()
+            for name, reconciler in list(self._reconcilers.items()):
+                if reconciler.finished:
+                    del self._reconcilers[name]
+                    self._tasks.pop(name, None)
+                reconciler.wake()

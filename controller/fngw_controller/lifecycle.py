@@ -1,0 +1,152 @@
+"""One replica: prepare its directory, start it, save its last words, stop it, clean up.
+
+Knows engines and files, but nothing of plans or Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from fngw import protocol
+from fngw.protocol import ReplicaConfig
+from fngw_state.layout import Layout
+from fngw_state.records import Artifact, Failure, Revision
+
+from fngw_controller.engines.base import Engine, Exited, Instance, ReplicaSpec
+
+log = logging.getLogger(__name__)
+
+LOG_TAIL_LINES = 60
+#: Logs of replicas that are gone, kept per deployment.
+LOGS_KEPT = 5
+#: On top of the user's own limits, for the runtime to notice and leave by itself.
+STOP_MARGIN_S = 3.0
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """Starts and stops the replicas of one installation.
+
+    Args:
+        engine: what runs them.
+        layout: where their directories are.
+        debug: whether tracebacks go into HTTP answers.
+    """
+
+    engine: Engine
+    layout: Layout
+    debug: bool = False
+
+    async def start(self, replica_id: str, revision: Revision, artifact: Artifact) -> Instance:
+        """Start one replica; it is running, but perhaps not ready, on return.
+
+        Raises:
+            StartFailed: the engine refused; nothing is left behind.
+        """
+        try:
+            await asyncio.to_thread(self._prepare, replica_id, revision, artifact)
+            return await self.engine.start(self._spec(replica_id, revision, artifact))
+        except BaseException:
+            await asyncio.to_thread(self._remove_dir, replica_id)
+            raise
+
+    async def stop(self, replica_id: str, deployment: str, grace_s: float) -> None:
+        """Stop one replica and remove what it leaves, but for its log."""
+        await self.engine.stop(replica_id, grace_s)
+        await asyncio.to_thread(self._remove_dir, replica_id)
+
+    async def save_log(self, replica_id: str, deployment: str) -> str:
+        """Write the end of the replica's log to where ``fngw logs`` finds it; return that text."""
+        lines = [line async for line in self.engine.logs(replica_id, tail=LOG_TAIL_LINES, since=None, follow=False)]
+        text = b"".join(lines)
+        await asyncio.to_thread(self._keep_log, self.layout.replica_log(deployment, replica_id), text)
+        return text.decode(errors="replace")
+
+    async def died(self, replica_id: str, deployment: str, number: int, exited: Exited | None) -> Failure:
+        """Describe why a replica that was not told to stop is gone, with the end of its log; then clean up."""
+        tail = await self.save_log(replica_id, deployment)
+        await self.stop(replica_id, deployment, 0)
+        code, message, hint = _cause(replica_id, exited)
+        return Failure(number, code, message, detail=tail, hint=hint)
+
+    def _prepare(self, replica_id: str, revision: Revision, artifact: Artifact) -> None:
+        directory = self.layout.replica_dir(replica_id)
+        directory.mkdir(parents=True, exist_ok=True)
+        if revision.spec.init:
+            shutil.copyfile(self.layout.blob(revision.spec.init), directory / protocol.INIT_FILE)
+        text = json.dumps(self._config(replica_id, revision, artifact).to_dict())
+        (directory / protocol.CONFIG_FILE).write_text(text)
+
+    def _config(self, replica_id: str, revision: Revision, artifact: Artifact) -> ReplicaConfig:
+        spec, local = revision.spec, bool(artifact.app_dir)
+        return ReplicaConfig(
+            replica_id=replica_id,
+            deployment=spec.name,
+            version=spec.version,
+            generation=revision.generation,
+            app_dir=artifact.app_dir if local else protocol.CONTAINER_APP_DIR,
+            shared_dir=str(self.layout.shared) if local else protocol.CONTAINER_SHARED_DIR,
+            target=spec.code.target,
+            pickle=spec.code.pickle,
+            is_class=spec.code.is_class,
+            python=spec.python,
+            init=spec.init is not None,
+            route_prefix=spec.route_prefix,
+            user_config=spec.user_config,
+            config_revision=revision.config_number,
+            max_concurrent_queries=spec.max_concurrent_queries,
+            graceful_shutdown_wait_loop_s=spec.graceful_shutdown_wait_loop_s,
+            graceful_shutdown_timeout_s=spec.graceful_shutdown_timeout_s,
+            debug=self.debug,
+        )
+
+    def _spec(self, replica_id: str, revision: Revision, artifact: Artifact) -> ReplicaSpec:
+        spec = revision.spec
+        threads = str(max(1, int(spec.num_cpus)))
+        return ReplicaSpec(
+            id=replica_id,
+            deployment=spec.name,
+            generation=revision.generation,
+            version=spec.version,
+            number=revision.number,
+            artifact=artifact,
+            directory=self.layout.replica_dir(replica_id),
+            shared=self.layout.shared,
+            log_file=self.layout.replica_log(spec.name, replica_id),
+            env={"OMP_NUM_THREADS": threads, **spec.env},
+            cpus=spec.num_cpus,
+            memory=spec.memory,
+        )
+
+    def _remove_dir(self, replica_id: str) -> None:
+        shutil.rmtree(self.layout.replica_dir(replica_id), ignore_errors=True)
+
+    def _keep_log(self, path: Path, text: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():  # local processes write theirs themselves
+            path.write_bytes(text)
+        logs = sorted(path.parent.glob("*.log"), key=lambda p: p.stat().st_mtime)
+        for old in logs[:-LOGS_KEPT]:
+            if not self.layout.replica_dir(old.stem).exists():
+                old.unlink(missing_ok=True)
+
+
+def stop_grace(revision: Revision) -> float:
+    """Seconds that a replica of this revision may take to drain before it is killed."""
+    spec = revision.spec
+    return spec.graceful_shutdown_wait_loop_s + spec.graceful_shutdown_timeout_s + STOP_MARGIN_S
+
+
+def _cause(replica_id: str, exited: Exited | None) -> tuple[str, str, str]:
+    if exited is None:
+        return "replica_gone", f"replica {replica_id} is gone: removed from outside", ""
+    if exited.oom:
+        hint = "give the deployment more memory, or make it use less"
+        return "out_of_memory", f"replica {replica_id} was killed: out of memory", hint
+    status = "" if exited.exit_code is None else f" with status {exited.exit_code}"
+    return "replica_died", f"replica {replica_id} died{status}", "see the end of its log above"

@@ -1,0 +1,171 @@
+"""Deploy, look, delete."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fngw.errors import DeploymentNotFound, FngwError, ValidationError
+from fngw.options import LIVE_OPTIONS, Options
+from fngw.spec import DeploymentSpec
+from fngw_state import deploys
+from fngw_state.deploys import Outcome
+from fngw_state.records import Desired, Status
+from fngw_state.store import Store
+from pydantic import BaseModel, Field
+
+from fngw_gateway.settings import GatewaySettings
+
+router = APIRouter(tags=["deployments"])
+
+#: Writers of one name that may overtake a deploy before it gives up.
+SWAP_TRIES = 50
+RESOURCES = ("num_cpus", "num_gpus", "memory", "gpu_memory", "python", "conda", "pip", "env")
+
+
+class DeployRequest(BaseModel):
+    """What ``PUT /deployments/{name}`` takes."""
+
+    spec: dict[str, Any] = Field(description="The deployment, as fngw.spec.DeploymentSpec.to_dict() writes it.")
+    prev_version: str | None = Field(None, description="Deploy only if this version runs now.")
+
+
+class Accepted(BaseModel):
+    """A change was stored; follow ``/events?revision=…`` to its end."""
+
+    revision: int
+    outcome: str
+
+
+@router.get("/deployments")
+async def list_deployments(request: Request) -> dict[str, Any]:
+    """All deployments, by name."""
+    store: Store = request.app.state.store
+    desired, statuses = await store.all_desired(), await store.all_status()
+    settings = request.app.state.settings
+    return {"deployments": [describe(desired[n], statuses.get(n), settings) for n in sorted(desired)]}
+
+
+@router.get("/deployments/{name}")
+async def get_deployment(name: str, request: Request) -> dict[str, Any]:
+    """One deployment: its status, replicas and options."""
+    store: Store = request.app.state.store
+    return describe(await find(store, name), await store.status(name), request.app.state.settings)
+
+
+@router.get("/deployments/{name}/spec")
+async def get_spec(name: str, request: Request) -> dict[str, Any]:
+    """The stored spec of what should run, for deploying it again."""
+    desired = await find(request.app.state.store, name)
+    revision = desired.effective or desired.target
+    return {"spec": revision.spec.to_dict(), "revision": revision.number}
+
+
+@router.put("/deployments/{name}", status_code=202)
+async def deploy(name: str, body: DeployRequest, request: Request) -> Accepted:
+    """Deploy a spec under a name. What changes is decided by the redeploy table."""
+    store: Store = request.app.state.store
+    spec = _parse(name, body.spec)
+    _check_blobs(spec, request.app.state.settings)
+    for _ in range(SWAP_TRIES):
+        before = await store.desired(name)
+        deploys.check_prev_version(before, body.prev_version)
+        after, outcome = deploys.resolve(before, spec, await store.next_number(), time.time())
+        if after is before or await store.put_desired(before, after):
+            await store.emit(name, after.target.number, "accepted", f"revision {after.target.number}: {outcome}")
+            return Accepted(revision=after.target.number, outcome=outcome)
+    raise _contended(name)
+
+
+@router.delete("/deployments/{name}", status_code=202)
+async def delete(name: str, request: Request) -> Accepted:
+    """Stop a deployment's replicas and forget it."""
+    store: Store = request.app.state.store
+    for _ in range(SWAP_TRIES):
+        before = await find(store, name)
+        if before.deleting:
+            return Accepted(revision=before.target.number, outcome="delete")
+        target = dataclasses.replace(before.target, number=await store.next_number())
+        after = dataclasses.replace(before, target=target, deleting=True, failure=None)
+        if await store.put_desired(before, after):
+            return Accepted(revision=target.number, outcome="delete")
+    raise _contended(name)
+
+
+async def find(store: Store, name: str) -> Desired:
+    """Return what is desired under ``name``.
+
+    Raises:
+        DeploymentNotFound: nothing is.
+    """
+    desired = await store.desired(name)
+    if desired is None:
+        raise DeploymentNotFound(f"no deployment is named {name!r}", hint="`fngw list` shows those that there are")
+    return desired
+
+
+def describe(desired: Desired, status: Status | None, settings: GatewaySettings) -> dict[str, Any]:
+    """Return the contract's JSON for one deployment."""
+    spec = (desired.effective or desired.target).spec
+    current = status if status and status.number == desired.target.number else None
+    message = status.message if status else ""
+    return {
+        "name": desired.name,
+        "version": spec.version,
+        "status": _state(desired, current),
+        "message": message if current else "accepted; the controller has not acted on it yet",
+        "url": None if spec.route_prefix is None else settings.public_url + spec.route_prefix,
+        "route_prefix": spec.route_prefix,
+        "num_replicas": spec.num_replicas,
+        "image": status.image if status else None,
+        "lock": status.lock if status else None,
+        "replicas": [
+            {"id": r.id, "state": r.state, "pid": r.pid, "gpus": list(r.gpus), "since": r.since}
+            for r in (status.replicas if status else ())
+        ],
+        "options": {key: getattr(spec, key) for key in (*sorted(LIVE_OPTIONS), *RESOURCES)},
+    }
+
+
+def _state(desired: Desired, current: Status | None) -> str:
+    if desired.deleting:
+        return "DELETING"
+    return str(current.status) if current else "UPDATING"
+
+
+def _parse(name: str, data: dict[str, Any]) -> DeploymentSpec:
+    """Return the spec, checked again: callers other than the SDK may send anything."""
+    try:
+        spec = DeploymentSpec.from_dict(data)
+        names = {f.name for f in dataclasses.fields(Options)}
+        Options(**{k: v for k, v in spec.to_dict().items() if k in names})
+    except ValidationError:
+        raise
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise ValidationError(f"spec: {error}", hint="see fngw.spec.DeploymentSpec") from None
+    if spec.name != name:
+        raise ValidationError(f"spec.name is {spec.name!r}, but the URL says {name!r}")
+    if spec.user_config is not None and not spec.code.has_reconfigure:
+        raise ValidationError(
+            "user_config: given, but there is no reconfigure method to take it",
+            hint="define `def reconfigure(self, config)` on the class",
+        )
+    return spec
+
+
+def _check_blobs(spec: DeploymentSpec, settings: GatewaySettings) -> None:
+    for digest in (spec.code.bundle, spec.init):
+        if digest is not None and not settings.layout.blob(digest).is_file():
+            raise ValidationError(
+                f"blob {digest} was not uploaded", code="blob_missing", hint="PUT it to /blobs first"
+            )
+
+
+def _contended(name: str) -> FngwError:
+    text = f"{name}: too many deploys of this name at the same time; nothing was changed"
+    return FngwError(text, code="contended", status=409, hint="try again")
+
+
+__all__ = ["Outcome", "describe", "find", "router"]

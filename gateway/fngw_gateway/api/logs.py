@@ -1,0 +1,64 @@
+"""Logs of replicas (asked from the controller, which alone can read the engine's) and of builds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from fngw.errors import Unreachable
+from fngw_state import builds, keys
+from fngw_state.records import BuildRequest
+from fngw_state.store import Store
+
+from fngw_gateway.api.deployments import find
+from fngw_gateway.settings import GatewaySettings
+
+router = APIRouter(tags=["logs"])
+
+
+@router.get("/deployments/{name}/logs")
+async def get_logs(
+    name: str,
+    request: Request,
+    tail: int = 100,
+    since: float | None = None,
+    follow: bool = False,
+    build: bool = False,
+) -> Response:
+    """The logs of a deployment's replicas, oldest first; or of its last build.
+
+    ``tail`` is lines per replica, ``since`` Unix seconds; ``follow`` goes on until the client leaves.
+    """
+    store: Store = request.app.state.store
+    await find(store, name)
+    if build:
+        return PlainTextResponse(await _build_log(store, name))
+    query: dict[str, str] = {"tail": str(tail)}
+    if since is not None:
+        query["since"] = str(since)
+    if follow:
+        query["follow"] = "1"
+    return StreamingResponse(_ask(request.app.state.settings, name, query), media_type="text/plain; charset=utf-8")
+
+
+async def _ask(settings: GatewaySettings, name: str, query: dict[str, str]) -> AsyncIterator[bytes]:
+    transport = httpx.AsyncHTTPTransport(uds=str(settings.layout.controller_socket))
+    client = httpx.AsyncClient(transport=transport, timeout=httpx.Timeout(10, read=None))
+    try:
+        async with client, client.stream("GET", f"http://controller/logs/{name}", params=query) as answer:
+            async for chunk in answer.aiter_bytes():
+                yield chunk
+    except httpx.TransportError as error:
+        raise Unreachable(f"the controller does not answer: {error}", hint="see the controller's log") from error
+
+
+async def _build_log(store: Store, name: str) -> str:
+    desired = await find(store, name)
+    spec = desired.target.spec
+    lines: list[str] = []
+    for engine in ("docker", "process"):
+        request = BuildRequest(engine, spec.python, spec.code.bundle, spec.conda, spec.pip)
+        lines += await store.redis.lrange(keys.BUILD_LOG + builds.request_key(request), 0, -1)
+    return "".join(f"{line}\n" for line in lines)
