@@ -1,0 +1,289 @@
+"""The control API's client, on httpx. One method per route; problem documents become exceptions."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from fngw.endpoint import Endpoint, current
+from fngw.errors import FngwError, Unauthorized, Unreachable, from_problem
+from fngw.protocol import API_PREFIX, PROBLEM_TYPE
+from fngw.sources import Blob
+from fngw.spec import DeploymentSpec
+
+__all__ = ["TERMINAL_EVENTS", "Accepted", "Client", "Event"]
+
+TERMINAL_EVENTS = frozenset({"done", "failed", "superseded", "deleted"})
+START_HINT = "start one with `fngw up`, or say where it is with FNGW_URL or fngw.connect(url)"
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 60.0  # of silence; the server sends a comment every few seconds while there is nothing to tell
+LOST_AFTER_S = 60.0  # without a gateway while following a deploy
+CHUNK = 2**20
+
+Sent = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What a deploy was taken as. ``outcome`` is ``new``, ``replace``, ``update`` or ``unchanged``."""
+
+    revision: int
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """One step of a deploy. ``fields`` are those of its kind, such as ``image`` or ``problem``."""
+
+    id: str
+    kind: str
+    message: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def terminal(self) -> bool:
+        return self.kind in TERMINAL_EVENTS
+
+
+class Client:
+    """A connection to one gateway's control API. Close it, or use it as a context.
+
+    Args:
+        endpoint: which gateway; None: the one that this process uses.
+
+    Raises (every method):
+        Unreachable: no gateway answers.
+        Unauthorized: it wants a token, or another one.
+        FngwError: what the gateway refused, as its own kind.
+
+    Example:
+        >>> with Client() as client:
+        ...     client.deployment("Greeter")["status"]
+        'HEALTHY'
+    """
+
+    def __init__(self, endpoint: Endpoint | None = None) -> None:
+        self.endpoint = endpoint or current()
+        transport = httpx.HTTPTransport(uds=self.endpoint.socket) if self.endpoint.socket else None
+        token = self.endpoint.token
+        self._http = httpx.Client(
+            base_url=self.endpoint.url + API_PREFIX,
+            headers={"authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            transport=transport,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def info(self) -> dict[str, Any]:
+        """Return what the gateway says of itself."""
+        return self._json("GET", "/info")
+
+    def deployments(self) -> list[dict[str, Any]]:
+        """Return the status of every deployment."""
+        return list(self._json("GET", "/deployments")["deployments"])
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        """Return the status of one deployment.
+
+        Raises:
+            DeploymentNotFound: there is none of this name.
+        """
+        return self._json("GET", _path(name))
+
+    def spec(self, name: str) -> tuple[DeploymentSpec, int]:
+        """Return what is deployed under a name, and the number of its revision.
+
+        Raises:
+            DeploymentNotFound: there is none of this name.
+        """
+        found = self._json("GET", _path(name, "/spec"))
+        return DeploymentSpec.from_dict(found["spec"]), int(found["revision"])
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def upload(self, blob: Blob, sent: Sent | None = None) -> bool:
+        """Store a blob unless the gateway has it; tell whether it had to be sent.
+
+        Args:
+            sent: called with the size in bytes of each piece that went out.
+        """
+        path = f"/blobs/{quote(blob.digest, safe=':')}"
+        if self._send("HEAD", path, accept=(404,)).status_code != 404:
+            return False
+        headers = {"content-type": "application/octet-stream", "content-length": str(blob.size)}
+        self._send("PUT", path, content=_pieces(blob, sent), headers=headers)
+        return True
+
+    def deploy(self, spec: DeploymentSpec, prev_version: str | None = None) -> Accepted:
+        """Ask for ``spec``, whose blobs were uploaded.
+
+        Raises:
+            ValidationError, RouteConflict, VersionConflict: it is refused.
+        """
+        body = {"spec": spec.to_dict(), "prev_version": prev_version}
+        answer = self._json("PUT", _path(spec.name), json=body)
+        return Accepted(int(answer["revision"]), str(answer.get("outcome", "replace")))
+
+    def delete(self, name: str) -> int:
+        """Begin to delete a deployment; return the number of the revision whose events tell of it.
+
+        Raises:
+            DeploymentNotFound: there is none of this name.
+        """
+        return int(self._json("DELETE", _path(name))["revision"])
+
+    # -- following ----------------------------------------------------------------------------------------
+
+    def events(self, name: str, revision: int, deadline: float | None = None) -> Iterator[Event]:
+        """Yield the events of one revision, from its first to its terminal one, over lost connections.
+
+        Args:
+            deadline: ``time.monotonic()`` until when to follow.
+
+        Raises:
+            TimeoutError: the deadline has passed.
+            Unreachable: the gateway is gone for longer than a minute.
+        """
+        after, lost_since = "", 0.0
+        while True:
+            try:
+                for event in self._events_once(name, revision, after, deadline):
+                    after, lost_since = event.id or after, 0.0
+                    yield event
+                    if event.terminal:
+                        return
+            except Unreachable:
+                lost_since = lost_since or time.monotonic()
+                if time.monotonic() - lost_since > LOST_AFTER_S:
+                    raise
+            _check(deadline)
+            time.sleep(0.2)  # between connections, not between events
+
+    def _events_once(self, name: str, revision: int, after: str, deadline: float | None) -> Iterator[Event]:
+        headers = {"accept": "text/event-stream"}
+        if after:
+            headers["last-event-id"] = after
+        params = {"revision": str(revision)}
+        with self._stream("GET", _path(name, "/events"), params=params, headers=headers) as response:
+            ident, data = "", ""
+            for line in response.iter_lines():
+                _check(deadline)
+                key, _, value = line.partition(":")
+                if key == "id":
+                    ident = value.strip()
+                elif key == "data":
+                    data += value.strip()
+                elif not line and data:
+                    yield _event(ident, data)
+                    data = ""
+
+    def logs(
+        self, name: str, *, tail: int | None = None, since: str = "", follow: bool = False, build: bool = False
+    ) -> Iterator[str]:
+        """Yield the log lines of a deployment's replicas, or of its build.
+
+        Args:
+            tail: only the last lines.
+            since: only what is younger, as the gateway reads it: ``"10m"``, or a time.
+            follow: go on with what comes.
+            build: the build's log instead.
+        """
+        params = {"tail": tail, "since": since, "follow": follow or None, "build": build or None}
+        given = {k: str(v).lower() for k, v in params.items() if v not in (None, "")}
+        timeout = httpx.Timeout(
+            ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, read=None if follow else ANSWER_TIMEOUT_S
+        )
+        with self._stream("GET", _path(name, "/logs"), params=given, timeout=timeout) as response:
+            yield from response.iter_lines()
+
+    # -- the edge -----------------------------------------------------------------------------------------
+
+    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        response = self._send(method, path, **options)
+        try:
+            return dict(response.json())
+        except ValueError:
+            raise self._strange(response) from None
+
+    def _send(self, method: str, path: str, accept: tuple[int, ...] = (), **options: Any) -> httpx.Response:
+        with self._translated():
+            response = self._http.request(method, path, **options)
+        if response.is_success or response.status_code in accept:
+            return response
+        raise self._refusal(response)
+
+    @contextmanager
+    def _stream(self, method: str, path: str, **options: Any) -> Iterator[httpx.Response]:
+        with self._translated(), self._http.stream(method, path, **options) as response:
+            if not response.is_success:
+                response.read()
+                raise self._refusal(response)
+            yield response
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Within it, what httpx raises becomes ``Unreachable``."""
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise Unreachable(f"no gateway answers at {self.endpoint.where}: {error}", hint=START_HINT) from None
+        except httpx.TransportError as error:
+            what = str(error) or type(error).__name__
+            raise Unreachable(f"lost the gateway at {self.endpoint.where}: {what}", hint=START_HINT) from error
+
+    def _refusal(self, response: httpx.Response) -> FngwError:
+        if response.headers.get("content-type", "").startswith(PROBLEM_TYPE):
+            return from_problem(dict(response.json()))
+        if response.status_code in (401, 403):
+            hint = "give the gateway's token in FNGW_TOKEN, or fngw.connect(token=…)"
+            return Unauthorized(f"the gateway at {self.endpoint.where} refuses this token", hint=hint)
+        return self._strange(response)
+
+    def _strange(self, response: httpx.Response) -> FngwError:
+        request = response.request
+        return FngwError(
+            f"{request.method} {request.url} was answered {response.status_code}: {response.text[:200]!r}",
+            code="unexpected_answer",
+            hint=f"is {self.endpoint.where} a fngw gateway?",
+            status=response.status_code,
+        )
+
+
+def _path(name: str, rest: str = "") -> str:
+    return f"/deployments/{quote(name, safe='')}{rest}"
+
+
+def _pieces(blob: Blob, sent: Sent | None) -> Iterator[bytes]:
+    blob.file.seek(0)
+    for piece in iter(lambda: blob.file.read(CHUNK), b""):
+        yield piece
+        if sent:
+            sent(len(piece))
+
+
+def _event(ident: str, data: str) -> Event:
+    fields = dict(json.loads(data))
+    return Event(ident, str(fields.pop("kind")), str(fields.pop("message", "")), fields)
+
+
+def _check(deadline: float | None) -> None:
+    if deadline is not None and time.monotonic() > deadline:
+        raise TimeoutError("the deadline has passed")

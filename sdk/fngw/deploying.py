@@ -1,0 +1,194 @@
+"""What a deploy does, as a story: pack, send what the gateway lacks, ask for it, follow it to its end.
+
+Standard library only, Python >= 3.7; what needs more (packing, the control API's client) is loaded on first use.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple
+
+from fngw.errors import DeploymentFailed, DeploymentNotFound, FngwError, from_problem
+from fngw.progress import Progress, progress_for
+
+if TYPE_CHECKING:
+    from fngw.client import Accepted, Client, Event
+    from fngw.deployments import Deployment
+
+__all__ = ["delete", "delete_all", "deploy", "follow"]
+
+OUTCOMES = {
+    "new": "{name} is new",
+    "replace": "{name} is replaced, replica by replica",
+    "update": "{name} is updated in place",
+    "unchanged": "{name} is as it was",
+}
+
+
+def deploy(
+    deployment: Deployment,
+    args: Tuple[Any, ...] = (),
+    kwargs: Optional[Dict[str, Any]] = None,
+    *,
+    wait: bool = True,
+    timeout: Optional[float] = None,
+    progress: Optional[Progress] = None,
+    client: Optional[Client] = None,
+) -> Accepted:
+    """Deploy, telling ``progress`` of it.
+
+    Args:
+        args, kwargs: constructor arguments; each overrides the option of its kind when not empty.
+        wait: until it is healthy everywhere.
+        timeout: seconds to wait; the deploy itself goes on after that.
+        progress: None: stderr.
+        client: None: one for the gateway that this process uses.
+
+    Raises:
+        DeploymentFailed: it failed, was overtaken (code ``superseded``) or deleted (``deleted``), or is not done
+            after ``timeout`` (``timeout``).
+        FngwError: as for ``Deployment.deploy``.
+    """
+    progress = progress_for() if progress is None else progress
+    options, name = deployment._options, deployment.name
+    args, kwargs = args or options.init_args, kwargs or options.init_kwargs
+    deployment._source.check_arguments(args, kwargs)
+    with _opened(client) as client:
+        with deployment._source.prepare(options, args, kwargs, client) as prepared:
+            for blob in prepared.blobs:
+                _upload(client, blob, progress)
+        accepted = client.deploy(prepared.spec, options.prev_version)
+        progress.step(OUTCOMES.get(accepted.outcome, "{name} is accepted").format(name=name))
+        if wait:
+            _raise_unless_done(name, follow(client, name, accepted.revision, progress, timeout))
+            progress.success(*_ending(deployment))
+    return accepted
+
+
+def follow(client: Client, name: str, revision: int, progress: Progress, timeout: Optional[float] = None) -> Event:
+    """Tell ``progress`` of a revision's events until the terminal one, and return that.
+
+    Raises:
+        DeploymentFailed: code ``timeout``: not done after ``timeout`` seconds. The message has the last event.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    last = "nothing was heard of it yet"
+    try:
+        for event in client.events(name, revision, deadline):
+            if event.terminal:
+                return event
+            last = _tell(event, progress) or last
+    except TimeoutError:
+        raise DeploymentFailed(
+            f"{name} is not done after {timeout:g} s; the last was: {last}",
+            code="timeout",
+            hint=f"the deploy goes on: `fngw status {name}` tells how",
+        ) from None
+    except KeyboardInterrupt:
+        progress.step(f"stopped waiting; the deploy of {name} goes on: `fngw status {name}` tells how")
+        raise
+    raise AssertionError("client.events ends with a terminal event")
+
+
+def delete(name: str, *, client: Optional[Client] = None) -> bool:
+    """Delete a deployment and wait until it is gone; tell whether there was one.
+
+    Raises:
+        DeploymentFailed: code ``superseded``: it was deployed again meanwhile.
+    """
+    with _opened(client) as client:
+        try:
+            revision = client.delete(name)
+        except DeploymentNotFound:
+            return False
+        _wait_until_gone(client, name, revision)
+        return True
+
+
+def delete_all(*, client: Optional[Client] = None) -> None:
+    """Delete all deployments, at once, and wait until they are gone."""
+    with _opened(client) as client:
+        begun = []
+        for status in client.deployments():
+            try:
+                begun.append((status["name"], client.delete(status["name"])))
+            except DeploymentNotFound:  # somebody else's delete was quicker
+                continue
+        for name, revision in begun:
+            _wait_until_gone(client, name, revision)
+
+
+def _wait_until_gone(client: Client, name: str, revision: int) -> None:
+    try:
+        event = follow(client, name, revision, Progress())
+    except DeploymentNotFound:  # gone, and its events with it
+        return
+    if event.kind not in ("deleted", "done"):
+        raise _failure(name, event)
+
+
+@contextmanager
+def _opened(client: Optional[Client]) -> Iterator[Client]:
+    if client is not None:
+        yield client
+        return
+    from fngw.client import Client as New
+
+    with New() as client:
+        yield client
+
+
+def _upload(client: Client, blob: Any, progress: Progress) -> None:
+    size = _size(blob.size)
+    with progress.transfer(blob.what, blob.size) as sent:
+        new = client.upload(blob, sent)
+    progress.step(f"sent {blob.what} ({size})" if new else f"reused {blob.what} {_short(blob.digest)} ({size})")
+
+
+def _tell(event: Event, progress: Progress) -> str:
+    """Show an event; return what it said where that is of use later."""
+    if event.kind == "build":
+        progress.detail(event.message)
+        return ""
+    text = event.message
+    if event.kind == "image":
+        text = (
+            f"{'reused' if event.fields.get('reused') else 'built'} image {_short(str(event.fields.get('image')))}"
+        )
+    if event.kind != "accepted":  # the step before said so
+        progress.step(text)
+    return text
+
+
+def _raise_unless_done(name: str, event: Event) -> None:
+    if event.kind != "done":
+        raise _failure(name, event)
+
+
+def _failure(name: str, event: Event) -> FngwError:
+    if event.kind == "failed" and isinstance(event.fields.get("problem"), dict):
+        return from_problem(event.fields["problem"])
+    hints = {
+        "superseded": "somebody deployed it again; what runs now is theirs",
+        "deleted": "somebody deleted it before it was done",
+    }
+    what = {"superseded": "was overtaken by a later one", "deleted": "ended as it was deleted"}
+    text = what.get(event.kind) or f"failed: {event.message}"
+    code = event.kind if event.kind in what else None
+    return DeploymentFailed(f"the deploy of {name} {text}", code=code, hint=hints.get(event.kind, ""))
+
+
+def _ending(deployment: Deployment) -> Tuple[str, ...]:
+    if deployment.url is None:
+        return (f"{deployment.name} runs; it has no route: call it by its handle",)
+    return (f"{deployment.name} runs at {deployment.url}", f"curl {deployment.url}")
+
+
+def _short(digest: str) -> str:
+    """Return the first digits of a digest or id."""
+    return digest.rpartition(":")[2][:12] + "…"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{max(1, size // 1024)} KiB"
