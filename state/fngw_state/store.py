@@ -128,6 +128,10 @@ class Store:
         """Return a number that no revision or routing table has."""
         return int(await self.redis.incr(keys.GENERATION))
 
+    async def last_number(self) -> int:
+        """Return the last number given out; 0 in an empty Redis."""
+        return int(await self.redis.get(keys.GENERATION) or 0)
+
     async def desired(self, name: str) -> Desired | None:
         text = await self.redis.hget(keys.DESIRED, name)
         return Desired.from_json(text) if text else None
@@ -218,8 +222,13 @@ class Store:
         )
 
     async def routes(self) -> RoutingTable | None:
-        text = await self.redis.get(keys.ROUTES)
+        text = await self.routes_text()
         return RoutingTable.from_json(text) if text else None
+
+    async def routes_text(self) -> str | None:
+        """Return the routing table as it is stored: cheap to compare with the one read before."""
+        text: str | None = await self.redis.get(keys.ROUTES)
+        return text or None
 
     # -- gateways -----------------------------------------------------------------------------------------
 

@@ -1,0 +1,174 @@
+"""The outermost ASGI callable: what is the gateway's own goes to the control API, everything else to the proxy.
+
+It wraps *outside* FastAPI, so that a request for a function passes no router and no middleware.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from fngw_state.store import Store, connect
+
+from fngw_gateway.proxy import DataPlane, headers, problems, routing
+from fngw_gateway.proxy.plane import CALL_PREFIX
+from fngw_gateway.settings import GatewaySettings
+from fngw_gateway.tables import Tables, gateway_id
+
+__all__ = ["Gateway", "create_gateway"]
+
+log = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+def create_gateway(settings: GatewaySettings) -> Gateway:
+    """Put one gateway process together.
+
+    Args:
+        settings: its ``FNGW_*`` variables.
+
+    Example:
+        >>> uvicorn.run(create_gateway(GatewaySettings()), interface="asgi3", lifespan="on")
+    """
+    from fngw_gateway.api import create_api
+
+    store = Store(connect(settings.redis_url))
+    plane = DataPlane(max_body=settings.max_body, token=settings.token)
+    tables = Tables(store, gateway_id(), plane.apply)
+    return Gateway(plane, tables, store, create_api(store, settings))
+
+
+class Gateway:
+    """One gateway process as an ASGI application.
+
+    Args:
+        plane: forwards requests.
+        tables: keeps its table current.
+        store: closed at the end.
+        api: answers under ``/-/`` (a FastAPI or Starlette application).
+    """
+
+    def __init__(self, plane: DataPlane, tables: Tables, store: Store, api: Any) -> None:
+        self._plane = plane
+        self._tables = tables
+        self._store = store
+        self._api = api
+
+    def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
+        kind = scope["type"]
+        if kind == "http":
+            if scope["http_version"] == "1.0":
+                send = close_delimited(send)
+            read = routing.read_path(scope["raw_path"])
+            if read is not None and routing.is_own(read[1]):
+                return self._own(scope, receive, send, *read)
+            return self._plane.serve(scope, receive, send, read)
+        if kind == "lifespan":
+            return self._lifespan(receive, send)
+        return _refuse_websocket(receive, send)
+
+    # -- the gateway's own paths --------------------------------------------------------------------------
+
+    def _own(self, scope: Any, receive: Receive, send: Send, path: bytes, key: bytes) -> Awaitable[None]:
+        if key.startswith(CALL_PREFIX):
+            return self._plane.call(scope, receive, send, key)
+        if key in (b"/-/healthz", b"/-/routes"):
+            return self._state(scope, send, key)
+        request_id = headers.request_id(scope["headers"])
+        resolved = {**scope, "path": key.decode("utf-8", "replace"), "raw_path": path}
+        resolved["headers"] = [h for h in scope["headers"] if h[0] != headers.REQUEST_ID]
+        resolved["headers"].append((headers.REQUEST_ID, request_id))
+        return _as_awaitable(self._api(resolved, receive, _adding(send, request_id)))
+
+    async def _state(self, scope: Any, send: Send, key: bytes) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            error = problems.method_not_allowed(scope["method"], key, "GET")
+            await self._plane.refuse(scope, send, error)
+            return
+        status, value = self._health() if key == b"/-/healthz" else (200, self._plane.listing)
+        own = [(headers.REQUEST_ID, headers.request_id(scope["headers"])), (b"cache-control", b"no-store")]
+        await problems.send_json(send, status, value, own)
+
+    def _health(self) -> tuple[int, dict[str, Any]]:
+        table, lost = self._tables.table, self._tables.lost
+        if table is None:
+            return 503, {"status": "starting", "why": lost}
+        health: dict[str, Any] = {"status": "ok", "generation": table.generation}
+        return 200, health if lost is None else {**health, "why": lost}
+
+    # -- start and stop -----------------------------------------------------------------------------------
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with AsyncExitStack() as stack:
+            try:
+                await self._start(stack)
+            except Exception as error:
+                log.exception("the gateway cannot start")
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        stack.push_async_callback(self._store.close)
+        stack.callback(self._plane.close)
+        router = getattr(self._api, "router", None)
+        if router is not None:
+            await stack.enter_async_context(router.lifespan_context(self._api))
+        stack.push_async_callback(self._tables.stop)
+        await self._tables.start()
+        if self._tables.lost is not None:
+            self._plane.not_ready(self._tables.lost)
+
+
+def close_delimited(send: Send) -> Send:
+    """Return a ``send`` for a client of HTTP/1.0, which does not know chunks: the answer ends with the connection.
+
+    uvicorn has no way to ask for that, and would send chunks. So its cycle is told that the framing is settled,
+    and before each part, that this part is what it expects.
+    """
+    cycle: Any = getattr(send, "__self__", None)
+    if not hasattr(cycle, "chunked_encoding") or not hasattr(cycle, "expected_content_length"):
+        return send
+    unframed = False
+
+    async def framed_by_close(message: Message) -> None:
+        nonlocal unframed
+        if message["type"] == "http.response.start":
+            unframed = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if unframed:
+                cycle.chunked_encoding = False
+        elif unframed:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return framed_by_close
+
+
+def _adding(send: Send, request_id: bytes) -> Send:
+    """Return a ``send`` that puts the request's id on the answer."""
+
+    async def with_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = (headers.REQUEST_ID, request_id)
+            message["headers"] = [*(h for h in message.get("headers", ()) if h[0].lower() != own[0]), own]
+        await send(message)
+
+    return with_id
+
+
+def _as_awaitable(awaitable: Awaitable[None]) -> Awaitable[None]:
+    return awaitable
+
+
+async def _refuse_websocket(receive: Receive, send: Send) -> None:
+    """Refuse before the handshake: the client sees a failed upgrade."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1011, "reason": "WebSockets are not supported here"})

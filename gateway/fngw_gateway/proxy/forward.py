@@ -1,0 +1,324 @@
+"""One request's way from its arrival to its answer.
+
+A request whose body is known whole is written to a replica at once. Any other is announced (``Expect:
+100-continue``) and its body sent only when the replica asks for it: so a replica that is full, or gone, has cost
+nothing of it, and the request can go elsewhere.
+
+Repeated on another replica: what a replica refused because it is full; what could not be sent (no connection);
+and what was lost with no byte of an answer, if the method is idempotent (RFC 9110 §9.2.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from time import perf_counter
+from typing import Any
+
+from fngw.errors import FngwError
+
+from fngw_gateway.proxy import headers, problems
+from fngw_gateway.proxy.balancer import Backend, Replica
+from fngw_gateway.proxy.inbound import WATCH_AFTER_S, ClientGone, Inbound
+from fngw_gateway.proxy.pool import Connection, Lost
+
+__all__ = ["Exchange"]
+
+log = logging.getLogger(__name__)
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+#: A request that was on its way when its replica died is tried so often in all: it may be what kills them.
+MAX_ATTEMPTS = 3
+#: After a refused upload: how much, and how long, is read so that the client sees the answer.
+LINGER_BYTES = 64 * 1024 * 1024
+LINGER_S = 2.0
+
+
+class Exchange:
+    """One request and its answer.
+
+    Args:
+        scope, receive, send: ASGI's.
+        backend: the deployment that answers.
+        head: the request's, read.
+        target: the path and query for the replica.
+        max_body: bytes.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_attempts",
+        "_avoid",
+        "_backend",
+        "_body",
+        "_connection",
+        "_deadline",
+        "_dispatched",
+        "_head",
+        "_inbound",
+        "_loop",
+        "_max_body",
+        "_method",
+        "_over",
+        "_queued",
+        "_reason",
+        "_replica",
+        "_request",
+        "_send",
+        "_started",
+        "_task",
+        "_tried",
+        "_upload",
+        "_watch",
+    )
+
+    def __init__(
+        self,
+        scope: Any,
+        receive: Any,
+        send: Send,
+        backend: Backend,
+        head: headers.RequestHead,
+        target: bytes,
+        max_body: int,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._arrived = self._dispatched = perf_counter()  # uvloop's own clock has milliseconds only
+        self._backend = backend
+        self._head = head
+        self._method: str = scope["method"]
+        self._send = send
+        self._max_body = max_body
+        self._inbound = Inbound(receive, head, max_body, self._interrupt)
+        self._request = b"%b %b HTTP/1.1\r\n%b" % (self._method.encode(), target, b"".join(head.lines))
+        self._body: bytes | None = None  # None: it is streamed
+        self._attempts = 0
+        self._avoid: str | None = None
+        self._replica: Replica | None = None
+        self._connection: Connection | None = None
+        self._upload: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._reason: Exception | None = None  # why it was interrupted
+        self._queued = self._tried = self._started = self._over = False
+
+    async def run(self) -> None:
+        """Answer the request, one way or another."""
+        try:
+            await self._forward()
+        except asyncio.CancelledError:
+            if self._reason is None or self._task is None:
+                raise
+            self._task.uncancel()
+            await self._refuse(self._reason)
+        except (FngwError, ClientGone) as error:
+            await self._refuse(error)
+        finally:
+            self._close()
+
+    # -- getting to a replica -----------------------------------------------------------------------------
+
+    async def _forward(self) -> None:
+        self._task = asyncio.current_task()
+        head, timeout_s = self._head, self._backend.request_timeout_s
+        _check(head, self._max_body)
+        if timeout_s is not None:
+            self._deadline = self._loop.call_later(timeout_s, self._expire, timeout_s)
+        if head.framed:
+            self._body = await self._inbound.preload()
+        else:
+            self._body = b""
+        self._frame()
+        self._watch = self._loop.call_later(WATCH_AFTER_S, self._inbound.watch)
+        replica = self._backend.take()
+        while replica is None or not await self._attempt(replica):
+            replica = await self._queue()
+
+    def _frame(self) -> None:
+        """End the request's head with what its body is framed by."""
+        length = self._head.length
+        if self._head.framed:
+            framing = b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length
+            expect = b"expect: 100-continue\r\n" if self._body is None else b""
+            self._request = b"%b%b%b\r\n%b" % (self._request, framing, expect, self._body or b"")
+        else:
+            self._request += b"\r\n"
+
+    async def _queue(self) -> Replica:
+        self._inbound.watch()  # one who leaves the queue must not reach a replica
+        self._queued = True
+        replica = await self._backend.wait(self._arrived, again=self._tried, avoid=self._avoid)
+        self._queued = False
+        return replica
+
+    async def _attempt(self, replica: Replica) -> bool:
+        """Send the request to ``replica``; tell whether it was answered, or has to go elsewhere."""
+        self._replica, self._tried = replica, True
+        self._dispatched = perf_counter()
+        repeatable = self._method in IDEMPOTENT
+        connection = replica.pool.idle(look=not repeatable) or await self._connect(replica)
+        if connection is None:
+            return False
+        self._connection = connection
+        try:
+            await self._exchange(connection)
+        except Lost as lost:
+            self._after_loss(lost, replica, repeatable)
+            return False
+        if connection.status == 503 and headers.is_at_capacity(503, connection.headers):
+            return self._at_capacity(replica)
+        await self._respond(connection)
+        return True
+
+    async def _connect(self, replica: Replica) -> Connection | None:
+        try:
+            connection = await replica.pool.connect()
+        except OSError as error:
+            log.warning("%s: replica %s does not answer: %s", self._backend.name, replica.id, error)
+            self._replica = None
+            self._avoid = replica.id
+            self._backend.unreachable(replica)
+            return None
+        if replica.down:
+            self._backend.reached(replica)
+        return connection
+
+    async def _exchange(self, connection: Connection) -> None:
+        """Write the request, and wait for the head of its answer."""
+        connection.begin(head_only=self._method == "HEAD")
+        connection.write(self._request, last=self._body is not None)
+        if self._body is None:
+            await connection.asked()
+            if not connection.status:
+                self._upload = self._loop.create_task(self._send_body(connection))
+        if not connection.status:
+            await connection.head()
+
+    async def _send_body(self, connection: Connection) -> None:
+        """Pass the body on as it comes. A lost connection is told by the waiting answer, not from here."""
+        chunked = self._head.length is None
+        try:
+            while data := await self._inbound.next():
+                await connection.drain()
+                connection.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data, last=False)
+            connection.write(b"0\r\n\r\n" if chunked else b"", last=True)
+        except Lost as lost:
+            log.debug("%s: the replica left during an upload: %s", self._backend.name, lost)
+        except Exception as error:
+            log.exception("%s: an upload failed", self._backend.name)
+            self._interrupt(problems.replica_lost(self._backend.name, "?", repr(error)))
+
+    def _after_loss(self, lost: Lost, replica: Replica, repeatable: bool) -> None:
+        """Let go of a replica that was lost before it answered; raise unless the request may be repeated."""
+        self._let_go(answered=False)
+        self._attempts += 1
+        intact = self._body is not None or self._upload is None
+        log.warning("%s: replica %s lost a request: %s", self._backend.name, replica.id, lost)
+        if lost.answered or not repeatable or not intact or self._attempts >= MAX_ATTEMPTS:
+            raise problems.replica_lost(self._backend.name, replica.id, str(lost))
+        self._avoid = replica.id
+
+    def _at_capacity(self, replica: Replica) -> bool:
+        connection, self._connection, self._replica = self._connection, None, None
+        if connection is not None:
+            connection.release()
+        self._backend.refused(replica)
+        if self._upload is not None:  # not fngw's runtime: that one refuses before it asks for the body
+            raise problems.overloaded(self._backend.name, self._backend.queued)
+        return False
+
+    # -- the answer ---------------------------------------------------------------------------------------
+
+    async def _respond(self, connection: Connection) -> None:
+        own = self._own_headers(replica=True)
+        passed = headers.answer_headers(connection.status, connection.headers, own)
+        self._started = True
+        await self._send({"type": "http.response.start", "status": connection.status, "headers": passed})
+        while True:
+            data, done = connection.take(), connection.done
+            if done:
+                self._let_go(answered=True)
+            if data or done:
+                await self._send({"type": "http.response.body", "body": data, "more_body": not done})
+            if done:
+                return
+            try:
+                await connection.more()
+            except Lost as lost:
+                name = replica.id if (replica := self._replica) else "?"
+                raise problems.replica_lost(self._backend.name, name, str(lost)) from None
+
+    def _own_headers(self, *, replica: bool) -> tuple[tuple[bytes, bytes], ...]:
+        queue_ms = (self._dispatched - self._arrived) * 1e3
+        if replica:
+            replica_ms = (perf_counter() - self._dispatched) * 1e3
+            timing = b"queue;dur=%.3f, replica;dur=%.3f" % (queue_ms, replica_ms)
+        else:
+            timing = b"queue;dur=%.3f" % ((perf_counter() - self._arrived) * 1e3)
+        return ((headers.REQUEST_ID, self._head.request_id), (b"server-timing", timing))
+
+    async def _refuse(self, error: Exception) -> None:
+        """Answer with a problem; once an answer has begun, all that is left is to cut it off."""
+        self._over = True
+        self._let_go(answered=False)
+        if not isinstance(error, FngwError):
+            return  # nobody is there to be told
+        if self._started:
+            log.warning("%s: an answer was cut off: %s", self._backend.name, error.message)
+            return  # the server closes the connection of an answer without an end
+        close = not self._inbound.complete and error.status == 413
+        await problems.send_problem(self._send, error, list(self._own_headers(replica=False)), close=close)
+        if close:
+            if not self._head.expects:  # such a client does not send before it is asked
+                await self._inbound.discard(LINGER_BYTES, LINGER_S)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    def _interrupt(self, reason: Exception) -> None:
+        """Make ``run`` stop where it waits, and act on ``reason``."""
+        if self._reason is None and not self._over and self._task is not None:
+            self._reason = reason
+            self._task.cancel()
+
+    def _expire(self, seconds: float) -> None:
+        if self._queued and not self._backend.reachable:
+            self._interrupt(problems.no_replicas(self._backend.name, seconds))
+        else:
+            self._interrupt(problems.timeout(self._backend.name, seconds))
+
+    def _let_go(self, *, answered: bool) -> None:
+        """Give the connection and the replica back; what is unfinished is thereby cancelled."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
+        replica, self._replica = self._replica, None
+        if replica is not None:
+            (self._backend.release if answered else self._backend.give_back)(replica)
+
+    def _close(self) -> None:
+        self._over = True
+        for timer in (self._deadline, self._watch):
+            if timer is not None:
+                timer.cancel()
+        if self._upload is not None:
+            self._upload.cancel()
+        self._inbound.close()
+        self._let_go(answered=False)
+
+
+def _check(head: headers.RequestHead, max_body: int) -> None:
+    """Refuse what cannot be forwarded, before anything of its body is read."""
+    if head.coding and head.coding != b"chunked":
+        shown = head.coding.decode("latin-1")
+        raise problems.not_implemented(f"Transfer-Encoding {shown!r} is not supported", "send it chunked")
+    if head.length is not None and head.length > max_body:
+        raise problems.body_too_large(max_body)
+    if head.upgrade == b"websocket":
+        raise problems.not_implemented("WebSockets are not supported here", "use HTTP, for example SSE")
+    if head.upgrade and head.length is None:  # the server's parser drops the body of a request to upgrade
+        raise problems.bad_request("a request with a chunked body cannot ask for another protocol")

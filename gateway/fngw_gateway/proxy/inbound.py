@@ -1,0 +1,165 @@
+"""One request's client side: its body, read no faster than it is passed on, and whether the client is still there.
+
+A small declared body is read whole before a replica is taken: it can be sent again, and a slow client holds no
+replica. Others are read by a task, in the background, up to ``READ_AHEAD`` bytes; the same task notices that
+the client left. A request without a body gets that task only once it has taken ``WATCH_AFTER_S``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from fngw.errors import FngwError
+
+from fngw_gateway.proxy import problems
+from fngw_gateway.proxy.headers import RequestHead
+
+__all__ = ["PRELOAD", "WATCH_AFTER_S", "ClientGone", "Inbound"]
+
+log = logging.getLogger(__name__)
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+#: Declared bodies up to this are read whole first.
+PRELOAD = 128 * 1024
+#: Bytes of other bodies that are read ahead of the replica.
+READ_AHEAD = 256 * 1024
+#: A task per request costs about a tenth of what a request costs; most requests have ended by then.
+WATCH_AFTER_S = 0.05
+
+
+class ClientGone(Exception):
+    """The client closed its connection."""
+
+
+class Inbound:
+    """The body of one request and its end.
+
+    Args:
+        receive: ASGI's.
+        head: the request's.
+        max_body: bytes; more are refused.
+        interrupt: told once, with ``ClientGone`` or a ``FngwError``, when the background task meets either.
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_chunks",
+        "_head",
+        "_interrupt",
+        "_max_body",
+        "_news",
+        "_receive",
+        "_room",
+        "_size",
+        "_task",
+        "complete",
+    )
+
+    def __init__(
+        self, receive: Receive, head: RequestHead, max_body: int, interrupt: Callable[[Exception], None]
+    ) -> None:
+        self._receive = receive
+        self._head = head
+        self._max_body = max_body
+        self._interrupt = interrupt
+        self._chunks: list[bytes] = []
+        self._size = self._ahead = 0
+        self._task: asyncio.Task[None] | None = None
+        self._news: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self.complete = head.length == 0
+
+    async def preload(self) -> bytes | None:
+        """Return the whole body if it is small and its length declared, else None: then it is read by ``next``.
+
+        Raises:
+            ClientGone: it left meanwhile.
+            FngwError: the body does not fit its declared length.
+        """
+        length = self._head.length
+        if length is None or length > PRELOAD or self._head.expects:
+            return None
+        while not self.complete:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            self._add(message)
+        return b"".join(self._chunks)
+
+    def watch(self) -> None:
+        """Read on in the background; notice when the client leaves."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._read())
+
+    async def next(self) -> bytes:
+        """Return the next part of the body, b"" after the last one."""
+        self.watch()
+        while not self._chunks:
+            if self.complete:
+                return b""
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        data = b"".join(self._chunks)
+        self._chunks, self._ahead = [], 0
+        _resolve(self._room)
+        return data
+
+    async def discard(self, limit: int, seconds: float) -> None:
+        """Read and forget what the client still sends: one that only reads once it has sent all, reads then."""
+        self.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while limit > 0:
+                    message = await self._receive()
+                    if not message.get("more_body", False):
+                        return
+                    limit -= len(message.get("body", b""))
+
+    def close(self) -> None:
+        """Stop the background task."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    self._interrupt(ClientGone())
+                    return
+                if not self.complete:
+                    self._add(message)
+                    _resolve(self._news)
+                while self._ahead > READ_AHEAD and not self.complete:
+                    self._room = asyncio.get_running_loop().create_future()
+                    await self._room
+        except FngwError as error:
+            self._interrupt(error)
+        except Exception:
+            log.exception("reading a request failed")
+            self._interrupt(ClientGone())
+
+    def _add(self, message: MutableMapping[str, Any]) -> None:
+        data = message.get("body", b"")
+        if data:
+            self._size += len(data)
+            self._ahead += len(data)
+            self._chunks.append(data)
+        if self._size > self._max_body:
+            raise problems.body_too_large(self._max_body)
+        if not message.get("more_body", False):
+            self.complete = True
+            length = self._head.length
+            if length is not None and self._size != length:
+                # A request to upgrade loses its body in the server's parser: it must not be sent half.
+                raise problems.bad_request(f"the body has {self._size} bytes, not {length} as declared")
+
+
+def _resolve(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)

@@ -1,0 +1,160 @@
+"""The routing table in use, and the two ways in: requests by their route, calls by their deployment's name.
+
+A new table becomes a new ``Routes`` and is swapped in whole; backends stay for deployments that stay, with
+their queues, counts and connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from fngw import protocol
+from fngw.errors import FngwError
+from fngw_state.records import RoutedDeployment, RoutingTable
+
+from fngw_gateway.proxy import headers, problems
+from fngw_gateway.proxy.balancer import Backend
+from fngw_gateway.proxy.forward import Exchange
+from fngw_gateway.proxy.routing import Routes
+
+__all__ = ["DataPlane"]
+
+CALL_PREFIX = protocol.CALL_PREFIX.encode()
+REPLICA_CALL_PREFIX = protocol.REPLICA_CALL_PREFIX.encode()
+#: The gateway's token is none of the replica's business.
+_NOT_CALLED_WITH = frozenset({b"authorization"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    """A deployment at its route: ``line`` tells the replica its root path."""
+
+    backend: Backend
+    line: bytes
+
+
+class DataPlane:
+    """Forwards requests by the table that it was given last.
+
+    Args:
+        max_body: bytes of a request's body; more are refused.
+        token: what calls over TCP must carry; None lets all in.
+
+    Example:
+        >>> plane = DataPlane(max_body=2**30, token=None)
+        >>> plane.apply(RoutingTable(1, (deployment,)))
+        >>> await plane.serve(scope, receive, send, (b"/hello/x", b"/hello/x"))
+    """
+
+    def __init__(self, *, max_body: int, token: str | None) -> None:
+        self._max_body = max_body
+        self._bearer = None if token is None else f"Bearer {token}".encode()
+        self._routes: Routes[_Mount] | None = None
+        self._backends: dict[str, Backend] = {}
+        self._listing: dict[str, str] = {}
+        self._why_not = "it has just started"
+
+    # -- the table ----------------------------------------------------------------------------------------
+
+    def apply(self, table: RoutingTable) -> None:
+        """Route by ``table`` from now on."""
+        left, self._backends = self._backends, {}
+        for deployment in table.deployments:
+            self._backends[deployment.name] = self._adopt(left.pop(deployment.name, None), deployment)
+        exposed = [(d.route_prefix, d.name) for d in table.deployments if d.route_prefix is not None]
+        self._routes = Routes((prefix, self._mount(prefix, name)) for prefix, name in exposed)
+        self._listing = dict(sorted(exposed))
+        for backend in left.values():
+            backend.close()
+
+    def _adopt(self, backend: Backend | None, deployment: RoutedDeployment) -> Backend:
+        if backend is None:
+            return Backend(deployment, asyncio.get_running_loop())
+        backend.update(deployment)
+        return backend
+
+    def _mount(self, prefix: str, name: str) -> _Mount:
+        root = "" if prefix == "/" else prefix
+        line = f"{protocol.ROOT_PATH_HEADER}: {root}\r\n".encode()
+        return _Mount(self._backends[name], line)
+
+    def not_ready(self, why: str) -> None:
+        """There is no table yet, and why; requests are told so."""
+        self._why_not = why
+
+    @property
+    def listing(self) -> dict[str, str]:
+        """Which deployment serves each route prefix."""
+        return self._listing
+
+    @property
+    def backends(self) -> dict[str, Backend]:
+        return self._backends
+
+    def close(self) -> None:
+        """Close all connections to replicas."""
+        for backend in self._backends.values():
+            backend.close()
+
+    # -- requests -----------------------------------------------------------------------------------------
+
+    def serve(
+        self, scope: Any, receive: Any, send: problems.Send, read: tuple[bytes, bytes] | None
+    ) -> Awaitable[None]:
+        """Answer a request by its route.
+
+        Args:
+            scope, receive, send: ASGI's.
+            read: its path and key, from ``routing.read_path``.
+        """
+        if self._routes is None:
+            return self.refuse(scope, send, problems.not_ready(self._why_not))
+        mount = None if read is None else self._routes.match(read[1])
+        if mount is None or read is None:
+            return self.refuse(scope, send, problems.route_not_found(scope["raw_path"]))
+        head = headers.read_request(scope)
+        head.lines.append(mount.line)
+        query = scope["query_string"]
+        target = b"%b?%b" % (read[0], query) if query else read[0]
+        return Exchange(scope, receive, send, mount.backend, head, target, self._max_body).run()
+
+    def call(self, scope: Any, receive: Any, send: problems.Send, path: bytes) -> Awaitable[None]:
+        """Answer a call by handle: ``/-/call/<deployment>/<method>``.
+
+        Args:
+            scope, receive, send: ASGI's.
+            path: the request's path, dots resolved, not decoded.
+        """
+        if not self._may_call(scope):
+            return self.refuse(scope, send, problems.unauthorized())
+        deployment, _, method = path[len(CALL_PREFIX) :].partition(b"/")
+        if not method or b"/" in method:
+            return self.refuse(scope, send, problems.route_not_found(path))
+        if scope["method"] != "POST":
+            return self.refuse(scope, send, problems.method_not_allowed(scope["method"], path, "POST"))
+        if self._routes is None:
+            return self.refuse(scope, send, problems.not_ready(self._why_not))
+        name = unquote(deployment.decode("ascii"))
+        backend = self._backends.get(name)
+        if backend is None:
+            return self.refuse(scope, send, problems.deployment_not_found(name))
+        head = headers.read_request(scope, _NOT_CALLED_WITH)
+        target = REPLICA_CALL_PREFIX + method
+        return Exchange(scope, receive, send, backend, head, target, self._max_body).run()
+
+    def _may_call(self, scope: Any) -> bool:
+        """Replicas call over the Unix socket, where the server's address has no port."""
+        if self._bearer is None or scope["server"][1] is None:
+            return True
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        return hmac.compare_digest(given, self._bearer)
+
+    async def refuse(self, scope: Any, send: problems.Send, error: FngwError) -> None:
+        """Answer with an error of the gateway's own."""
+        own = (headers.REQUEST_ID, headers.request_id(scope["headers"]))
+        await problems.send_problem(send, error, [own, (b"server-timing", b"queue;dur=0")])

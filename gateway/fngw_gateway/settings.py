@@ -1,0 +1,40 @@
+"""The gateway's settings: ``FNGW_*`` variables, on top of those that all rooms share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fngw.options import parse_bytes
+from fngw_state.settings import SharedSettings
+from pydantic import BeforeValidator, Field
+
+
+def _size(value: Any) -> Any:
+    return parse_bytes(value) if isinstance(value, (str, int)) else value
+
+
+class GatewaySettings(SharedSettings):
+    """One gateway process. Every field is the variable ``FNGW_<NAME>``."""
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    fd: int | None = Field(default=None, description="An inherited listening TCP socket, instead of host and port.")
+    unix_fd: int | None = Field(default=None, description="An inherited listening Unix socket, for the replicas.")
+    max_body: Annotated[int, BeforeValidator(_size)] = Field(
+        default=8 * 2**30, gt=0, description="Largest request body: bytes, or a size such as '8GiB'."
+    )
+    max_bundle: Annotated[int, BeforeValidator(_size)] = Field(
+        default=2**30,
+        gt=0,
+        description="Largest bundle of sources or constructor arguments that a deploy may upload.",
+    )
+    token: str | None = Field(
+        default=None, repr=False, description="Token for the control API and for calls by handle."
+    )
+    debug: bool = Field(default=False, description="Put tracebacks into the bodies of error answers.")
+    url: str | None = Field(default=None, description="Public base URL. Default: http://localhost:<port>.")
+
+    @property
+    def public_url(self) -> str:
+        """The public base URL, without a trailing slash."""
+        return (self.url or f"http://localhost:{self.port}").rstrip("/")
