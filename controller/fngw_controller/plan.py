@@ -172,7 +172,16 @@ def _advance(desired: Desired, revision: Revision, world: World, now: float) -> 
     applied = all(r.config_number >= revision.config_number for r in groups.ready)
     settle = complete and applied and world.has_artifact and not desired.settled and not desired.failed
     status, message = _describe(desired, world, groups, wanted, complete and applied)
-    return Plan(status, message, start=start, stop=stop, reconfigure=reconfigure, settle=settle, wake_at=wake_at)
+    return Plan(
+        status,
+        message,
+        build=not world.has_artifact,
+        start=start,
+        stop=stop,
+        reconfigure=reconfigure,
+        settle=settle,
+        wake_at=wake_at,
+    )
 
 
 def _starts(revision: Revision, groups: _Groups, world: World, now: float) -> tuple[tuple[int, ...], float | None]:
@@ -195,8 +204,8 @@ def _stops(wanted: int, groups: _Groups, room: bool) -> tuple[str, ...]:
     surplus_new = max(0, len(groups.ready) + len(groups.starting) - wanted)
     stop = [*groups.starting, *youngest_first][:surplus_new]
     stop += groups.old_other
-    if groups.serving:  # a sick replica serves on only while it is the last one
-        stop += groups.sick
+    # Sick replicas serve on only while no other does, and never take up the room of their successors.
+    stop += groups.sick if groups.serving else groups.sick[wanted:]
     kept_ready = groups.serving - sum(r.state == ReplicaState.READY for r in stop)
     floor = wanted if room or len(groups.ready) >= wanted else wanted - max(1, math.floor(wanted * SURGE))
     stop += groups.old_ready[: max(0, kept_ready - floor)]

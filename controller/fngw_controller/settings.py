@@ -13,15 +13,17 @@ class ControllerSettings(SharedSettings):
     """Settings of the controller. Every field is the variable ``FNGW_<NAME>``."""
 
     engine: Literal["auto", "docker", "process"] = Field(
-        "auto", description="What runs replicas; auto: Docker where an engine answers, else local processes."
+        default="auto",
+        description="What runs replicas; auto: Docker where an engine answers, else local processes.",
     )
-    debug: bool = Field(False, description="Put tracebacks of user code into HTTP answers.")
+    debug: bool = Field(default=False, description="Put tracebacks of user code into HTTP answers.")
     stop_replicas_on_exit: bool = Field(
-        True, description="Drain and stop the replicas when the controller is told to stop."
+        default=True, description="Drain and stop the replicas when the controller is told to stop."
     )
     host_data_dir: Path | None = Field(
-        None, description="The data dir as the Docker host sees it, when the controller runs in a container."
+        default=None,
+        description="The data dir as the Docker host sees it, when the controller runs in a container.",
     )
     host_run_dir: Path | None = Field(
-        None, description="The run dir as the Docker host sees it, when the controller runs in a container."
+        default=None, description="The run dir as the Docker host sees it, when the controller runs in a container."
     )
