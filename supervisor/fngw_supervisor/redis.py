@@ -37,7 +37,7 @@ async def start_embedded(crew: Crew, layout: Layout, say: Say) -> str:
     if not await _answers(url, keeper, layout.redis_socket, say):
         raise _failed(keeper, server, layout)
     keeper.ready = True
-    say("redis", f"{server.version}, embedded ({server.path}); its data: {layout.redis}")
+    say("redis", f"{server.version}, embedded")
     return url
 
 
@@ -81,12 +81,8 @@ async def use_external(url: str, say: Say, connect_to: Callable[[str], Any] = co
         raise FngwError(f"{shown} is not a Redis URL: {error}", code="redis_url", hint=hint) from None
     try:
         info = await client.info("server")
-    except AuthenticationError as error:
-        hint = "put the password into the URL: redis://:password@host:6379/0"
-        raise FngwError(f"Redis at {shown} denies access: {error}", code="redis_denied", hint=hint) from None
     except (RedisError, OSError) as error:
-        hint = "start it, correct --redis-url (or FNGW_REDIS_URL), or leave it out to have one started"
-        raise FngwError(f"no Redis answers at {shown}: {error}", code="redis_unreachable", hint=hint) from None
+        raise _refused(shown, error) from None
     finally:
         await client.aclose()
     version = str(info["redis_version"])
@@ -98,6 +94,15 @@ async def use_external(url: str, say: Say, connect_to: Callable[[str], Any] = co
         )
     say("redis", f"Redis {version} at {shown}")
     return url
+
+
+def _refused(shown: str, error: BaseException) -> FngwError:
+    # redis-py wraps it in a plain ConnectionError while it connects.
+    if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
+        hint = "put the password into the URL: redis://:password@host:6379/0"
+        return FngwError(f"Redis at {shown} denies access: {error}", code="redis_denied", hint=hint)
+    hint = "start it, correct --redis-url (or FNGW_REDIS_URL), or leave it out to have one started"
+    return FngwError(f"no Redis answers at {shown}: {error}", code="redis_unreachable", hint=hint)
 
 
 def without_password(url: str) -> str:

@@ -135,13 +135,15 @@ def _announce(settings: UpSettings, sockets: Listening) -> None:
 
 async def _stop(crew: Crew, sockets: Listening, stops: Stops) -> None:
     """Stop all parts, in the order that ``Stage`` gives the reasons for."""
-    if crew.keepers:
+    serving = any(k.part.stage is Stage.CONTROLLER for k in crew.keepers)
+    if serving:
         say("stopping", "draining replicas; again Ctrl-C to stop at once")
     await crew.stop(Stage.CONTROLLER, stops.hurried)
     sockets.close()  # from here on a new connection is refused, rather than left waiting for nobody
     for stage in (Stage.GATEWAY, Stage.BUILDER, Stage.REDIS):
         await crew.stop(stage, stops.hurried)
-    say("stopped", "the deployments come back at the next fngw up")
+    if serving:
+        say("stopped", "the deployments come back at the next fngw up")
 
 
 class Stopped(Exception):
