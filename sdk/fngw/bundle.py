@@ -108,8 +108,8 @@ def check_size(entries: Any, limit: int, root: Optional[Path]) -> None:
     raise ValidationError(
         f"working_dir: the files of {root} come to {total / MIB:.1f} MiB, more than {limit / MIB:.0f} MiB: {parts}",
         code="bundle_too_large",
-        hint=f"list what a replica does not need in {root}/.fngwignore (the syntax of .gitignore), set working_dir, "
-        f"or raise {LIMIT_VARIABLE}",
+        hint=f"list what a replica does not need in {root}/.fngwignore (the syntax of .gitignore), "
+        f"set working_dir, or raise {LIMIT_VARIABLE}",
     )
 
 
@@ -197,15 +197,11 @@ def _entry(root: Path, path: Path) -> Entry:
 def _link(root: Path, path: Path) -> str:
     """Return where a link points to, relative, if that is inside ``root`` wherever it is unpacked."""
     text = os.readlink(path)
-    lexical = os.path.normpath(path.parent / text)
-    if (
-        not os.path.isabs(text)
-        and _inside(root, lexical)
-        and _inside(os.path.realpath(root), os.path.realpath(path))
-    ):
-        return text
     real_root, real = os.path.realpath(root), os.path.realpath(path)
     if _inside(real_root, real):
+        lexical = os.path.normpath(path.parent / text)
+        if not Path(text).is_absolute() and _inside(root, lexical):
+            return os.path.relpath(lexical, path.parent)  # the same, but for detours outside
         return os.path.relpath(real, os.path.realpath(path.parent))
     raise ValidationError(
         f"working_dir: the link {path} leads out of {root}, to {text}",

@@ -53,7 +53,7 @@ def deployment(
 
     def decorate(func_or_class: Callable[..., Any]) -> Deployment:
         source = LocalSource(func_or_class)
-        return Deployment(source, make_options(source.default_name, **options))
+        return Deployment(source, make_options(**{"name": source.default_name, **options}))
 
     return decorate(target[0]) if target else decorate
 

@@ -68,6 +68,7 @@ def pack(target: Callable[..., Any], options: Options, args: tuple[Any, ...], kw
     python = options.python or caller_python()
     limit = bundle_limit(os.environ)
 
+    options = read_environment(options, folder)
     files = collect(root, limit) if root else {}
     reference = _reference(target, module, home, files)
     with _by_value(module, files):
@@ -83,7 +84,7 @@ def pack(target: Callable[..., Any], options: Options, args: tuple[Any, ...], kw
         bundle=bundle,
         init=Blob.of("constructor arguments", init.data) if init else None,
         code=CodeRef(bundle.digest, target=reference, pickle=PICKLE_FILE if code else None),
-        options=read_environment(options, folder),
+        options=options,
         python=python,
     )
 

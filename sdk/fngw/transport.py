@@ -38,6 +38,11 @@ LOST = (OSError, EOFError, ValueError, asyncio.LimitOverrunError)
 
 T = TypeVar("T")
 
+_lock = threading.Lock()
+_state: Optional[_Background] = None
+#: Of parents, in forked children: kept, as collecting them would touch what is still the parent's.
+_abandoned: List[_Background] = []
+
 
 def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
     """Run ``work`` on this process's background loop; its future can be waited for anywhere."""
@@ -178,12 +183,6 @@ class _Background:
         for pool in self.pools.values():
             pool.close()
         await asyncio.sleep(0)  # aborted transports close their sockets in the loop's next round
-
-
-_lock = threading.Lock()
-_state: Optional[_Background] = None
-#: Of parents, in forked children: kept, as collecting them would touch what is still the parent's.
-_abandoned: List[_Background] = []
 
 
 def _background() -> _Background:
