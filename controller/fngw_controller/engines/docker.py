@@ -203,9 +203,11 @@ class DockerEngine:
                         continue
                     yield await self._exited(docker, event)
                     since = _right_after(event)
-                log.warning("the Docker engine ended the event stream; subscribing again")
+                reason = "the Docker engine ended the event stream"
             except EngineError as error:
-                log.warning("no events from the Docker engine, trying again in %.1f s: %s", delay, error.message)
+                reason = error.message
+            level = logging.WARNING if delay == RETRY_FIRST_S else logging.DEBUG  # once per absence
+            log.log(level, "no events from the Docker engine until it answers again: %s", reason)
             await asyncio.sleep(delay)
             delay = min(delay * 2, RETRY_MOST_S)
 

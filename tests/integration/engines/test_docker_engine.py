@@ -144,8 +144,8 @@ async def test_a_cancelled_start_leaves_nothing(docker_rig: DockerRig) -> None:
     await eventually(lambda: docker_rig.traces(spec.id), "its container")
     starting.cancel()
     await asyncio.wait({starting})
-    if starting.cancelled():
-        assert docker_rig.traces(spec.id) == []
+    assert starting.cancelled()
+    assert docker_rig.traces(spec.id) == []
 
 
 async def test_cleanup_removes_the_network_unless_it_is_used(docker_rig: DockerRig) -> None:

@@ -26,7 +26,7 @@ def test_the_last_lines_are_found_whatever_the_blocks(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_log_file, "BLOCK", block)
         _log_file.seek_lines(file, count)
-    whole = [line for line in text.split(b"\n")]
+    whole = text.split(b"\n")
     expected = [line + b"\n" for line in whole[:-1]] + ([whole[-1]] if whole[-1] else [])
     assert file.read() == b"".join(expected[max(0, len(expected) - count) :])
 
