@@ -49,6 +49,8 @@ class Controller:
             Fenced (in an exception group): another controller leads.
         """
         await self._leader.acquire()
+        engine = await self._rooms.engine.check()
+        await self._rooms.store.put_engine(self._leader.token, engine.name, engine.version, engine.detail)
         await self._rooms.snapshots.restore(self._rooms.store)
         await self._adopt()
         async with asyncio.TaskGroup() as group:
@@ -69,6 +71,7 @@ class Controller:
         instances = await self._rooms.engine.list()
         log.info("stopping %d replicas", len(instances))
         await asyncio.gather(*(self._stop(i, graces.get(i.deployment, DEFAULT_GRACE_S)) for i in instances))
+        await self._rooms.engine.cleanup()
 
     async def resign(self) -> None:
         """Give the lead back."""

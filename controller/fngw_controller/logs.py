@@ -76,7 +76,8 @@ class LogServer:
 
         async def pump(instance: Instance) -> None:
             try:
-                async for line in self._engine.logs(instance.id, tail=tail, since=since, follow=follow):
+                chunks = self._engine.logs(instance.id, tail=tail, since=since, follow=follow)
+                async for line in _split(chunks):
                     await lines.put(_labelled(instance.id, line))
             finally:
                 await lines.put(None)
@@ -96,8 +97,19 @@ class LogServer:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield whole lines of a stream that comes in chunks of any size."""
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+    if rest:
+        yield rest
+
+
 def _labelled(replica_id: str, line: bytes) -> bytes:
-    return replica_id.encode() + b" | " + line.rstrip(b"\n") + b"\n"
+    return replica_id.encode() + b" | " + line + b"\n"
 
 
 def _last_lines(path: Path, count: int) -> bytes:

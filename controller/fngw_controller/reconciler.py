@@ -338,6 +338,7 @@ class Reconciler:
             await asyncio.sleep(0 if self._is_rollout(revision) else back_off(5))
         except LOST as error:
             log.warning("%s: lost Redis during a build (%s)", self.name, error)
+            await asyncio.sleep(RETRY_S)
         finally:
             del self._builds[revision.generation]
             self.wake()

@@ -95,6 +95,7 @@ def connect(url: str) -> Redis:
         decode_responses=True,
         socket_timeout=10,
         socket_connect_timeout=5,
+        max_connections=10_000,  # one per deploy that is followed; the default of 100 is soon used up
         **over_tcp,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), retries=4),
         retry_on_error=[RedisConnectionError],
