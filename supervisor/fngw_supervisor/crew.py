@@ -19,7 +19,7 @@ HURRIED_GRACE_S = 5.0
 #: How long a process that was sent SIGKILL may take to go (it may hang in the kernel).
 _KILLED_S = 5.0
 _LOG_LINES = 5
-_LOG_CHECK_S = 60.0
+_CHECK_S = 10.0
 
 
 class Keeper:
@@ -127,16 +127,25 @@ class Crew:
         self.keepers.append(keeper)
         return keeper
 
-    async def until(self, event: asyncio.Event) -> None:
-        """Return when ``event`` is set; meanwhile keep the logs bounded.
+    def has(self, stage: Stage) -> bool:
+        """Whether a part of this stage was started."""
+        return any(k.part.stage is stage for k in self.keepers)
+
+    def check(self) -> None:
+        """See that all keepers are at work.
 
         Raises:
             BaseException: what ended a keeper, which is a mistake of ours.
         """
-        while not await _set_within(event, _LOG_CHECK_S):
+        for keeper in self.keepers:
+            if keeper.task.done():
+                keeper.task.result()
+
+    async def until(self, event: asyncio.Event) -> None:
+        """Return when ``event`` is set; meanwhile ``check``, and keep the logs bounded."""
+        while not await _set_within(event, _CHECK_S):
+            self.check()
             for keeper in self.keepers:
-                if keeper.task.done():
-                    keeper.task.result()
                 with contextlib.suppress(OSError):  # a full disk: the parts have to live with it, and so have we
                     logs.bound(keeper.part.log)
 

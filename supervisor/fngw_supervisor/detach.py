@@ -26,8 +26,8 @@ READY = b"ready\n"
 _STOP_S = 30.0
 
 
-def detach(layout: Layout, say: Say, argv: Sequence[str] | None = None, ready_s: float = READY_S) -> None:
-    """Start fngw in the background.
+def detach(layout: Layout, say: Say, argv: Sequence[str] | None = None, ready_s: float = READY_S) -> Running:
+    """Start fngw in the background; return what runs.
 
     Args:
         layout: where; the output goes to ``<data>/logs/up.log``.
@@ -49,13 +49,12 @@ def detach(layout: Layout, say: Say, argv: Sequence[str] | None = None, ready_s:
     if problem:
         detail = "\n".join(logs.tail(log, _LOG_LINES, since=begin))
         raise FngwError(f"fngw {problem}", code="up_failed", detail=detail, hint=f"its whole log: {log}")
-    _announce(Running.read(path), log, say)
-
-
-def _announce(running: Running | None, log: Path, say: Say) -> None:
-    if running is not None:
-        say("ready", f"{running.url} (engine {running.engine}, process {running.pid}); `fngw down` stops it")
+    running = Running.read(path)
+    if running is None:
+        raise FngwError("fngw was stopped as soon as it had started", code="up_failed", hint=f"its log: {log}")
+    say("ready", f"{running.url} (engine {running.engine}, process {running.pid}); `fngw down` stops it")
     say("log", str(log))
+    return running
 
 
 def _start(argv: Sequence[str], log: Path, ready_s: float) -> str:

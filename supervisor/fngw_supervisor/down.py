@@ -18,8 +18,8 @@ DEADLINE_S = 150.0
 _POLL_S = 0.05
 
 
-def down(data: Path, say: Say, deadline_s: float = DEADLINE_S) -> None:
-    """Stop what runs on a data directory; do nothing when nothing does.
+def down(data: Path, say: Say, deadline_s: float = DEADLINE_S) -> bool:
+    """Stop what runs on a data directory; tell whether anything did.
 
     Args:
         data: the data directory.
@@ -32,7 +32,7 @@ def down(data: Path, say: Say, deadline_s: float = DEADLINE_S) -> None:
     path = data / LOCK_FILE
     if is_free(path):
         say("down", f"no fngw is running on {data}")
-        return
+        return False
     running, held = Running.read(path), holders(path)
     supervised = running is not None and running.pid in held
     targets = [running.pid] if running is not None and supervised else held
@@ -46,6 +46,7 @@ def down(data: Path, say: Say, deadline_s: float = DEADLINE_S) -> None:
             os.kill(pid, signal.SIGTERM)
     _wait(path, deadline_s)
     say("down", "stopped")
+    return True
 
 
 def _wait(path: Path, deadline_s: float) -> None:

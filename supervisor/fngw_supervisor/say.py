@@ -1,9 +1,10 @@
-"""What ``fngw up`` and ``fngw down`` tell a person: one tidy line per step."""
+"""What ``fngw up`` and ``fngw down`` tell: one tidy line per step, for a person or (``--json``) for a program."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fngw.errors import FngwError
 
@@ -24,9 +25,32 @@ def say(subject: str, text: str) -> None:
     print(f"{subject:<{_WIDTH}} {text.rstrip().replace(chr(10), indent)}", flush=True)
 
 
-def complain(error: FngwError) -> None:
-    """Print an error: what happened, its longer text, what to do next."""
-    lines = [f"fngw: {error.message}"]
+def say_json(subject: str, text: str) -> None:
+    """Print one step as JSON.
+
+    Example:
+        >>> say_json("engine", "docker 27.1")
+        {"step": "engine", "text": "docker 27.1"}
+    """
+    show_json({"step": subject, "text": text})
+
+
+def say_nothing(subject: str, text: str) -> None:
+    """Leave the steps out: the result says it all."""
+
+
+def show_json(value: Mapping[str, object]) -> None:
+    """Print a line of JSON."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def complain(error: FngwError, as_json: bool = False) -> None:
+    """Print an error: what happened, its longer text, what to do next. As JSON on stdout, as text on stderr."""
+    if as_json:
+        shown = {"code": error.code, "message": error.message, "hint": error.hint}
+        show_json({"error": {**shown, "detail": error.detail} if error.detail else shown})
+        return
+    lines = [f"Error: {error.message}"]
     if error.detail:
         lines += ["", error.detail.rstrip(), ""]
     if error.hint:

@@ -1,0 +1,129 @@
+"""``fngw list``, ``fngw status``, ``fngw logs``: what there is, and how it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from fngw.cli import report
+from fngw.cli.options import AsJson, Name, Token, Url, connected
+
+EXAMPLES = {
+    "list": ("fngw list", "fngw list --json"),
+    "status": ("fngw status Greeter", "fngw status Greeter --json"),
+    "logs": (
+        "fngw logs Greeter -f",
+        "fngw logs Greeter --tail 100 --since 10m",
+        "fngw logs Greeter --build",
+    ),
+}
+
+
+def list_(url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
+    """List what is deployed.
+
+    With --json: {"deployments": [as `fngw status NAME --json`]}.
+    """
+    with connected(url, token) as client:
+        found = sorted(client.deployments(), key=lambda d: str(d["name"]))
+    if as_json:
+        report.show_json({"deployments": found})
+    elif found:
+        print(report.table(("NAME", "VERSION", "STATUS", "REPLICAS", "URL"), map(_row, found)))
+    else:
+        print("nothing is deployed; fngw deploy FILE changes that")
+
+
+def _row(status: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(status["name"]),
+        status["version"] or "-",
+        str(status["status"]),
+        f"{_ready(status)}/{status['num_replicas']}",
+        status["url"] or "-",
+    )
+
+
+def _ready(status: dict[str, Any]) -> int:
+    return sum(r["state"] == "READY" for r in status["replicas"])
+
+
+def status(name: Name, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
+    """Show one deployment and its replicas.
+
+    With --json: {"name", "version", "status", "message", "url", "route_prefix", "num_replicas", "image", "lock",
+    "replicas": [{"id", "state", "pid", "gpus", "since"}], "options"}.
+    """
+    with connected(url, token) as client:
+        found = client.deployment(name)
+    if as_json:
+        report.show_json(found)
+    else:
+        print("\n".join(_page(found, time.time())))
+
+
+def _page(status: dict[str, Any], now: float) -> Iterator[str]:
+    shown = ("name", "version", "status", "message", "url", "image", "lock")
+    for key in shown:
+        if status.get(key):
+            yield f"{key:<10}{report.coloured(str(status[key]))}"
+    yield f"{'replicas':<10}{_ready(status)} of {status['num_replicas']} ready"
+    if status["replicas"]:
+        yield ""
+        rows = [_replica(r, now) for r in status["replicas"]]
+        yield report.table(("REPLICA", "STATE", "PID", "GPUS", "SINCE"), rows)
+
+
+def _replica(replica: dict[str, Any], now: float) -> tuple[str, ...]:
+    return (
+        str(replica["id"]),
+        str(replica["state"]),
+        str(replica.get("pid") or "-"),
+        ",".join(map(str, replica.get("gpus") or ())) or "-",
+        ago(replica.get("since"), now),
+    )
+
+
+def ago(since: Any, now: float) -> str:
+    """Return how long ago a moment (Unix seconds) was; anything else as it is.
+
+    Example:
+        >>> ago(1000.0, now=1090.0)
+        '1m ago'
+    """
+    if not isinstance(since, (int, float)):
+        return str(since or "-")
+    seconds = max(0, int(now - since))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit} ago"
+    return f"{seconds}s ago"
+
+
+def logs(
+    name: Name,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes.")] = False,
+    since: Annotated[
+        str, typer.Option("--since", metavar="T", help="Only younger: 10m, 2h, or a time.", show_default=False)
+    ] = "",
+    tail: Annotated[
+        int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.", show_default=False)
+    ] = None,
+    build: Annotated[bool, typer.Option("--build", help="The log of its build instead.")] = False,
+    url: Url = None,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the replicas of a deployment log, or what its build did.
+
+    With --json: a line {"line": "..."} for each.
+    """
+    with connected(url, token) as client:
+        for line in client.logs(name, tail=tail, since=since, follow=follow, build=build):
+            if as_json:
+                report.show_json({"line": line})
+            else:
+                print(line, flush=follow)
