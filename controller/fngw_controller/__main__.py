@@ -12,9 +12,6 @@ import socket
 import sys
 
 from fngw.errors import FngwError
-from fngw_state.layout import Layout
-from fngw_state.store import Fenced, Store, connect
-
 from fngw_controller.controller import Controller
 from fngw_controller.engines import choose
 from fngw_controller.engines.base import Engine
@@ -26,6 +23,9 @@ from fngw_controller.reconciler import Rooms
 from fngw_controller.routes import Routes
 from fngw_controller.settings import ControllerSettings
 from fngw_controller.snapshots import Snapshots
+from fngw_state.configs import Configs
+from fngw_state.layout import Layout
+from fngw_state.store import Fenced, Store, connect
 
 log = logging.getLogger("fngw_controller")
 
@@ -72,10 +72,11 @@ async def _work(
     rooms = Rooms(
         store=store,
         engine=engine,
-        lifecycle=Lifecycle(engine, layout, settings.debug),
+        lifecycle=Lifecycle(engine, layout, settings.redis_url, settings.debug),
         images=images,
         routes=Routes(store, lambda: leader.token),
         snapshots=Snapshots(layout.data / "desired"),
+        configs=Configs(store),
         token=lambda: leader.token,
         new_id=lambda: secrets.token_hex(4),
     )

@@ -9,15 +9,14 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from fngw_state import keys
-from fngw_state.records import Desired
-from fngw_state.store import LOST
-from fngw_state.watch import watch
-
 from fngw_controller.engines.base import Instance
 from fngw_controller.leader import Leader
 from fngw_controller.lifecycle import stop_grace
 from fngw_controller.reconciler import Reconciler, Rooms
+from fngw_state import keys
+from fngw_state.records import Desired
+from fngw_state.store import LOST
+from fngw_state.watch import watch
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +56,7 @@ class Controller:
             group.create_task(self._leader.keep())
             group.create_task(self._follow_desired(group))
             group.create_task(self._follow_engine())
+            group.create_task(self._follow_acks())
             group.create_task(self._sweep())
 
     async def stop_replicas(self) -> None:
@@ -127,6 +127,22 @@ class Controller:
                 for name in {*self._reconcilers, *await self._rooms.store.all_desired()}:
                     self._look_after(name, group)
 
+    async def _follow_acks(self) -> None:
+        """Wake the reconcilers of replicas that answered. After a restart of Redis, let all replicas in again."""
+        async for message in watch(self._rooms.store.redis, keys.ACKED_CHANNEL):
+            with suppress(*LOST):
+                if message is None:
+                    for reconciler in self._reconcilers.values():
+                        await self._rooms.configs.grant(reconciler.secrets)
+                        reconciler.wake()
+                else:
+                    owner = self._owner(message[1])
+                    if owner:
+                        owner.wake()
+
+    def _owner(self, replica_id: str) -> Reconciler | None:
+        return next((r for r in self._reconcilers.values() if replica_id in r.replica_ids), None)
+
     # -- what the engine tells ----------------------------------------------------------------------------
 
     async def _follow_engine(self) -> None:
@@ -134,9 +150,9 @@ class Controller:
             if event is None:
                 await self._compare()
                 continue
-            for reconciler in self._reconcilers.values():
-                if event.id in reconciler.replica_ids:
-                    reconciler.exited(event.id, event)
+            owner = self._owner(event.id)
+            if owner:
+                owner.exited(event.id, event)
 
     async def _compare(self) -> None:
         """Tell reconcilers of replicas that ended while nobody listened."""

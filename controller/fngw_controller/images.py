@@ -12,11 +12,10 @@ from collections.abc import Awaitable, Callable
 
 from fngw.errors import from_problem
 from fngw.spec import DeploymentSpec
+from fngw_controller.engines.base import Engine
 from fngw_state import builds, keys
 from fngw_state.records import Artifact, BuildRequest, BuildResult
 from fngw_state.store import Store
-
-from fngw_controller.engines.base import Engine
 
 log = logging.getLogger(__name__)
 

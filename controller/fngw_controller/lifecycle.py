@@ -11,13 +11,15 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fngw import protocol
 from fngw.protocol import ReplicaConfig
+from fngw_controller.engines.base import Engine, Exited, Instance, ReplicaSpec
+from fngw_state import keys
+from fngw_state.configs import user_of
 from fngw_state.layout import Layout
 from fngw_state.records import Artifact, Failure, Revision
-
-from fngw_controller.engines.base import Engine, Exited, Instance, ReplicaSpec
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +42,23 @@ class Lifecycle:
 
     engine: Engine
     layout: Layout
+    redis_url: str = ""
     debug: bool = False
 
-    async def start(self, replica_id: str, revision: Revision, artifact: Artifact) -> Instance:
+    async def start(self, replica_id: str, revision: Revision, artifact: Artifact, secret: str) -> Instance:
         """Start one replica; it is running, but perhaps not ready, on return.
+
+        Args:
+            replica_id: a new one.
+            revision: what it is to run.
+            artifact: what it runs from.
+            secret: its password for Redis.
 
         Raises:
             StartFailed: the engine refused; nothing is left behind.
         """
         try:
-            await asyncio.to_thread(self._prepare, replica_id, revision, artifact)
+            await asyncio.to_thread(self._prepare, replica_id, revision, artifact, secret)
             return await self.engine.start(self._spec(replica_id, revision, artifact))
         except BaseException:
             await asyncio.to_thread(self._remove_dir, replica_id)
@@ -74,23 +83,33 @@ class Lifecycle:
         code, message, hint = _cause(replica_id, exited)
         return Failure(number, code, message, detail=tail, hint=hint)
 
-    def _prepare(self, replica_id: str, revision: Revision, artifact: Artifact) -> None:
+    def secret(self, replica_id: str) -> str:
+        """Return the password that a running replica was started with; empty when it has none."""
+        path = self.layout.replica_dir(replica_id) / protocol.CONFIG_FILE
+        try:
+            config = ReplicaConfig.from_dict(json.loads(path.read_text()))
+        except (OSError, ValueError):
+            return ""
+        return config.redis["password"] if config.redis else ""
+
+    def _prepare(self, replica_id: str, revision: Revision, artifact: Artifact, secret: str) -> None:
         directory = self.layout.replica_dir(replica_id)
         directory.mkdir(parents=True, exist_ok=True)
         if revision.spec.init:
             shutil.copyfile(self.layout.blob(revision.spec.init), directory / protocol.INIT_FILE)
-        text = json.dumps(self._config(replica_id, revision, artifact).to_dict())
+        text = json.dumps(self._config(replica_id, revision, artifact, secret).to_dict())
         (directory / protocol.CONFIG_FILE).write_text(text)
 
-    def _config(self, replica_id: str, revision: Revision, artifact: Artifact) -> ReplicaConfig:
+    def _config(self, replica_id: str, revision: Revision, artifact: Artifact, secret: str) -> ReplicaConfig:
         spec, local = revision.spec, bool(artifact.app_dir)
+        shared_dir = str(self.layout.shared) if local else protocol.CONTAINER_SHARED_DIR
         return ReplicaConfig(
             replica_id=replica_id,
             deployment=spec.name,
             version=spec.version,
             generation=revision.generation,
             app_dir=artifact.app_dir if local else protocol.CONTAINER_APP_DIR,
-            shared_dir=str(self.layout.shared) if local else protocol.CONTAINER_SHARED_DIR,
+            shared_dir=shared_dir,
             target=spec.code.target,
             pickle=spec.code.pickle,
             is_class=spec.code.is_class,
@@ -103,7 +122,18 @@ class Lifecycle:
             graceful_shutdown_wait_loop_s=spec.graceful_shutdown_wait_loop_s,
             graceful_shutdown_timeout_s=spec.graceful_shutdown_timeout_s,
             debug=self.debug,
+            redis=self._redis(replica_id, shared_dir, secret),
         )
+
+    def _redis(self, replica_id: str, shared_dir: str, secret: str) -> dict[str, str]:
+        """How a replica reaches Redis: by the shared Unix socket where there is one, else as the servers do."""
+        if self.layout.redis_socket.exists():
+            where = {"socket": f"{shared_dir}/{protocol.REDIS_SOCKET_FILE}"}
+        else:
+            url = urlsplit(self.redis_url)
+            where = {"host": url.hostname or "127.0.0.1", "port": str(url.port or 6379)}
+        names = {"config": keys.CONFIG + replica_id, "ack": keys.ACK + replica_id, "acked": keys.ACKED_CHANNEL}
+        return {**where, **names, "username": user_of(replica_id), "password": secret}
 
     def _spec(self, replica_id: str, revision: Revision, artifact: Artifact) -> ReplicaSpec:
         spec = revision.spec

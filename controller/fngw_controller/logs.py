@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from aiohttp import web
-from fngw_state.layout import Layout
 
 from fngw_controller.engines.base import Engine, Instance
+from fngw_state.layout import Layout
 
 DEFAULT_TAIL = 100
 

@@ -46,14 +46,14 @@ class World:
         replicas: those that exist, dead ones excluded.
         has_artifact: whether what the effective revision runs from is known to be there.
         retries: places left by replicas of the effective generation that did not start or died.
-        build_failure: why the target's image could not be built.
+        failure: why the target cannot be rolled out: its image, or its ``user_config``.
         room: False when the last start did not fit on the machine.
     """
 
     replicas: tuple[Replica, ...] = ()
     has_artifact: bool = True
     retries: tuple[Retry, ...] = ()
-    build_failure: Failure | None = None
+    failure: Failure | None = None
     room: bool = True
 
 
@@ -114,8 +114,8 @@ def _give_up(desired: Desired, world: World) -> Failure | None:
     """The reason to end the rollout of the target, if there is one."""
     if desired.deleting or desired.failed or desired.settled:
         return None
-    if world.build_failure and world.build_failure.number == desired.target.number:
-        return world.build_failure
+    if world.failure and world.failure.number == desired.target.number:
+        return world.failure
     spent = [r for r in world.retries if r.attempt >= START_ATTEMPTS and r.failure.number == desired.target.number]
     return spent[0].failure if spent else None
 
@@ -169,7 +169,7 @@ def _advance(desired: Desired, revision: Revision, world: World, now: float) -> 
     stop = _stops(wanted, groups, world.room)
     reconfigure = _reconfigurations(revision, groups, stop)
     complete = len(groups.ready) == wanted and groups.total == wanted and not start and not stop
-    applied = all(r.config_number >= revision.config_number for r in groups.ready)
+    applied = all(r.config_number == revision.config_number for r in groups.ready)
     settle = complete and applied and world.has_artifact and not desired.settled and not desired.failed
     status, message = _describe(desired, world, groups, wanted, complete and applied)
     return Plan(
@@ -213,9 +213,12 @@ def _stops(wanted: int, groups: _Groups, room: bool) -> tuple[str, ...]:
 
 
 def _reconfigurations(revision: Revision, groups: _Groups, stop: Sequence[str]) -> tuple[str, ...]:
-    """Which replicas are to apply the newest ``user_config`` now: a fifth of them at a time, at least one."""
-    behind = [r.id for r in groups.ready if r.config_number < revision.config_number and r.id not in stop]
-    return tuple(behind[: max(1, math.floor(revision.spec.num_replicas * SURGE))])
+    """Which replicas to tell of the newest live configuration: a fifth of them at a time, at least one."""
+    number = revision.config_number
+    behind = [r for r in groups.ready if r.config_number != number and r.id not in stop]
+    under_way = [r for r in behind if r.config_sent == number]
+    free = max(1, math.floor(revision.spec.num_replicas * SURGE)) - len(under_way)
+    return tuple(r.id for r in behind if r.config_sent != number)[: max(0, free)]
 
 
 def _describe(

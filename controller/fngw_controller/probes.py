@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+
 from fngw import protocol
 from fngw.errors import FngwError, from_problem
 

@@ -15,13 +15,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+
 from fngw import errors
 from fngw.errors import BuildFailed, FngwError, to_problem
+from fngw_controller import probes
+from fngw_controller.engines.base import Engine, Exited, Instance, StartFailed
+from fngw_controller.images import Images
+from fngw_controller.lifecycle import Lifecycle, stop_grace
+from fngw_controller.plan import Plan, Retry, World, back_off, plan
+from fngw_controller.routes import Routes
+from fngw_controller.snapshots import Snapshots
+from fngw_state.configs import Configs, new_secret
 from fngw_state.records import (
+    Ack,
     Artifact,
     DeploymentStatus,
     Desired,
     Failure,
+    LiveConfig,
     Replica,
     ReplicaState,
     Revision,
@@ -32,14 +43,6 @@ from fngw_state.records import (
 )
 from fngw_state.store import LOST, Store
 
-from fngw_controller import probes
-from fngw_controller.engines.base import Engine, Exited, Instance, StartFailed
-from fngw_controller.images import Images
-from fngw_controller.lifecycle import Lifecycle, stop_grace
-from fngw_controller.plan import Plan, Retry, World, back_off, plan
-from fngw_controller.routes import Routes
-from fngw_controller.snapshots import Snapshots
-
 log = logging.getLogger(__name__)
 
 #: A replica that lived this long was no crash loop: its place starts counting anew.
@@ -47,6 +50,8 @@ STABLE_AFTER_S = 30.0
 HEALTH_FAILURES = 3
 #: After an error that is not the user's (Redis away): look again.
 RETRY_S = 0.5
+#: A replica's answer to a new configuration is heard of at once; should that be lost, after this.
+ACK_POLL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Rooms:
     images: Images
     routes: Routes
     snapshots: Snapshots
+    configs: Configs
     token: Callable[[], int]
     new_id: Callable[[], str]
 
@@ -70,6 +76,8 @@ class _Live:
     record: Replica
     revision: Revision
     attempt: int
+    secret: str
+    serial: int = 0  # of the live configuration it was last told to apply
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     exit: Exited | None = None
 
@@ -93,7 +101,7 @@ class Reconciler:
         self._retries: list[tuple[int, Retry]] = []  # with the generation they belong to
         self._artifacts: dict[int, Artifact] = {}  # by generation
         self._builds: dict[int, asyncio.Task[None]] = {}
-        self._build_failure: Failure | None = None
+        self._failure: Failure | None = None
         self._desired: Desired | None = None
         self._told: Status | None = None
         self._wake = asyncio.Event()
@@ -105,6 +113,11 @@ class Reconciler:
     def wake(self) -> None:
         """Look again soon."""
         self._wake.set()
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The passwords of the replicas that this reconciler answers for."""
+        return {i: live.secret for i, live in self._live.items() if live.secret}
 
     @property
     def replica_ids(self) -> list[str]:
@@ -128,7 +141,8 @@ class Reconciler:
         """Take over a running replica that an earlier controller started."""
         held = (desired.target, desired.stable)
         revision = next((r for r in held if r and r.generation == instance.generation), desired.target)
-        live = self._track(instance.id, dataclasses.replace(revision, generation=instance.generation), 0)
+        revision = dataclasses.replace(revision, generation=instance.generation)
+        live = self._track(instance.id, revision, 0, self._rooms.lifecycle.secret(instance.id))
         live.record = dataclasses.replace(live.record, pid=instance.pid, gpus=instance.gpus)
         self._spawn(self._until_ready(live))
 
@@ -163,13 +177,16 @@ class Reconciler:
             await self._abandon()
             return
         await self._note(desired)
+        await self._hear_acks(desired)
         todo = plan(desired, self._world(desired), time.time())
         if not todo.empty:
             log.info("%s: %s", self.name, _summary(todo))
         if todo.status == DeploymentStatus.HEALTHY:
             self._retries.clear()
-        self._wake_at = todo.wake_at
+        moments = [at for at in (todo.wake_at, self._wake_at) if at is not None]
+        self._wake_at = min(moments, default=None)
         self._carry_out(desired, todo)
+        await self._reconfigure(desired, todo)
         await self._tell(desired, todo)
         await self._conclude(desired, todo)
 
@@ -180,7 +197,7 @@ class Reconciler:
             return
         self._rooms.snapshots.save(desired)
         if before and before.target.number != desired.target.number:
-            self._build_failure = None
+            self._failure = None
             if not (before.settled or before.failed):
                 text = f"superseded by revision {desired.target.number}"
                 await self._emit(before.target.number, "superseded", text)
@@ -192,7 +209,7 @@ class Reconciler:
             replicas=tuple(live.record for live in self._live.values()),
             has_artifact=generation in self._artifacts,
             retries=tuple(r for g, r in self._retries if g == generation),
-            build_failure=self._build_failure,
+            failure=self._failure,
         )
 
     def _carry_out(self, desired: Desired, todo: Plan) -> None:
@@ -204,12 +221,48 @@ class Reconciler:
         for attempt in todo.start if revision else ():
             assert revision is not None
             self._take_retry(revision.generation, attempt)
-            live = self._track(self._rooms.new_id(), revision, attempt)
+            live = self._track(self._rooms.new_id(), revision, attempt, new_secret())
             self._spawn(self._start(live, self._artifacts[revision.generation]))
         for replica_id in todo.stop:
             live = self._live[replica_id]
             live.move(ReplicaState.DRAINING)
             self._spawn(self._drain(live))
+
+    async def _reconfigure(self, desired: Desired, todo: Plan) -> None:
+        """Tell replicas of the newest live configuration; they answer by ``_hear_acks``."""
+        revision = desired.effective
+        if not todo.reconfigure or revision is None:
+            return
+        serial, spec = await self._rooms.store.next_number(), revision.spec
+        config = LiveConfig(serial, revision.config_number, spec.user_config, spec.max_concurrent_queries)
+        for replica_id in todo.reconfigure:
+            live = self._live[replica_id]
+            live.serial = serial
+            live.record = dataclasses.replace(live.record, config_sent=revision.config_number)
+        await self._rooms.configs.send(self._rooms.token(), dict.fromkeys(todo.reconfigure, config))
+
+    async def _hear_acks(self, desired: Desired) -> None:
+        """Take note of what replicas answered. The nudge that they did may be lost: look again in a while."""
+        waiting = [i for i, live in self._live.items() if live.serial]
+        for replica_id, ack in (await self._rooms.configs.acks(waiting)).items():
+            live = self._live.get(replica_id)
+            if live and ack.serial == live.serial:
+                live.serial = 0
+                self._heard(live, ack, desired)
+        if any(live.serial for live in self._live.values()):
+            self._wake_at = time.time() + ACK_POLL_S
+
+    def _heard(self, live: _Live, ack: Ack, desired: Desired) -> None:
+        if ack.error is None:
+            live.record = dataclasses.replace(live.record, config_number=ack.number)
+            return
+        error = errors.from_problem(dict(ack.error))
+        log.warning("%s: replica %s did not apply its user_config: %s", self.name, live.record.id, error.message)
+        live.record = dataclasses.replace(live.record, config_number=-1, config_sent=-1)
+        if ack.number == desired.target.config_number and not (desired.settled or desired.failed):
+            self._failure = _failure(desired.target.number, error)
+        else:
+            live.move(ReplicaState.UNHEALTHY, error.message)
 
     async def _conclude(self, desired: Desired, todo: Plan) -> None:
         """The parts of a plan that end a deploy, well or not."""
@@ -220,7 +273,7 @@ class Reconciler:
                 problem = to_problem(_error(todo.fail))
                 await self._emit(number, "failed", todo.fail.message, problem=problem)
             self._retries.clear()
-            self._build_failure = None
+            self._failure = None
             self.wake()
         elif todo.settle:
             await self._rooms.routes.publish_and_wait()
@@ -331,10 +384,10 @@ class Reconciler:
         try:
             artifact, reused = await self._rooms.images.ensure(revision.spec, report)
             self._artifacts[revision.generation] = artifact
-            self._build_failure = None
+            self._failure = None
             await self._emit(revision.number, "image", artifact.image, image=artifact.image, reused=reused)
         except FngwError as error:
-            self._build_failure = _failure(revision.number, error)
+            self._failure = _failure(revision.number, error)
             await asyncio.sleep(0 if self._is_rollout(revision) else back_off(5))
         except LOST as error:
             log.warning("%s: lost Redis during a build (%s)", self.name, error)
@@ -347,7 +400,7 @@ class Reconciler:
         desired = self._desired
         return desired is not None and desired.target.number == revision.number and not desired.settled
 
-    def _track(self, replica_id: str, revision: Revision, attempt: int) -> _Live:
+    def _track(self, replica_id: str, revision: Revision, attempt: int, secret: str) -> _Live:
         record = Replica(
             id=replica_id,
             deployment=self.name,
@@ -356,14 +409,16 @@ class Reconciler:
             since=time.time(),
             address=str(self._rooms.lifecycle.layout.replica_socket(replica_id)),
             config_number=revision.config_number,
+            config_sent=revision.config_number,
         )
-        live = self._live[replica_id] = _Live(record, revision, attempt)
+        live = self._live[replica_id] = _Live(record, revision, attempt, secret)
         return live
 
     async def _start(self, live: _Live, artifact: Artifact) -> None:
         await self._say(live, "starting")
         try:
-            instance = await self._rooms.lifecycle.start(live.record.id, live.revision, artifact)
+            await self._rooms.configs.grant({live.record.id: live.secret})
+            instance = await self._rooms.lifecycle.start(live.record.id, live.revision, artifact, live.secret)
         except StartFailed as error:
             if error.code == "image_missing":
                 self._artifacts.pop(live.revision.generation, None)
@@ -380,10 +435,8 @@ class Reconciler:
         try:
             await asyncio.wait((ready, gone), return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
-                info = ready.result()
-                live.record = dataclasses.replace(
-                    live.record, config_number=max(live.record.config_number, info.get("config_number", 0))
-                )
+                number = ready.result().get("config_number", live.record.config_number)
+                live.record = dataclasses.replace(live.record, config_number=number, config_sent=number)
         except probes.NotReady as error:
             if live.record.state != ReplicaState.DRAINING:
                 await self._refused(live, error.error)
@@ -434,6 +487,7 @@ class Reconciler:
         live.move(ReplicaState.FAILED, error.message)
         await self._rooms.lifecycle.save_log(live.record.id, self.name)
         await self._rooms.lifecycle.stop(live.record.id, self.name, 1.0)
+        await self._rooms.configs.revoke(live.record.id)
         self._lost(live, _failure(live.revision.number, error))
 
     async def _bury(self, live: _Live) -> None:
@@ -445,6 +499,7 @@ class Reconciler:
         if served:  # its successor need not wait for the reason
             self._schedule(live, Failure(live.revision.number, "replica_died", _died(live)))
         failure = await self._rooms.lifecycle.died(live.record.id, self.name, live.revision.number, live.exit)
+        await self._rooms.configs.revoke(live.record.id)
         log.warning("%s: %s", self.name, failure.message)
         if served:
             self._explain(live, failure)
@@ -485,6 +540,7 @@ class Reconciler:
         await self._rooms.routes.publish_and_wait()
         await self._rooms.lifecycle.save_log(live.record.id, self.name)
         await self._rooms.lifecycle.stop(live.record.id, self.name, stop_grace(live.revision))
+        await self._rooms.configs.revoke(live.record.id)
         self._live.pop(live.record.id, None)
 
     async def _say(self, live: _Live, state: str, why: str = "") -> None:
@@ -511,6 +567,7 @@ def _summary(todo: Plan) -> str:
         "build" if todo.build else "",
         f"start {len(todo.start)}" if todo.start else "",
         f"stop {', '.join(todo.stop)}" if todo.stop else "",
+        f"reconfigure {len(todo.reconfigure)}" if todo.reconfigure else "",
         f"give up: {todo.fail.message}" if todo.fail else "",
         "rolled out" if todo.settle else "",
         "gone" if todo.gone else "",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from fngw_state.settings import SharedSettings
 from pydantic import Field
+
+from fngw_state.settings import SharedSettings
 
 
 class ControllerSettings(SharedSettings):

@@ -38,6 +38,7 @@ __all__ = [
     "ReplicaConfig",
     "decode_frame",
     "encode_frame",
+    "frame_pickle_protocol",
 ]
 
 # -- HTTP -------------------------------------------------------------------------------------------------
@@ -110,7 +111,9 @@ class ReplicaConfig:
     graceful_shutdown_wait_loop_s: float
     graceful_shutdown_timeout_s: float
     debug: bool = False
-    #: How the replica reaches Redis: ``{"socket": …, "username": …, "password": …}``, or None.
+    #: How the replica hears of live configuration, or None: ``socket`` (or ``host`` and ``port``), ``username``,
+    #: ``password``, the keys ``config`` (to read, and channel to listen on) and ``ack`` (to write), and the
+    #: channel ``acked`` (to tell on).
     redis: Optional[Dict[str, str]] = None
 
     def to_dict(self) -> Dict[str, Any]:
@@ -171,6 +174,19 @@ def decode_frame(data: Any) -> Any:
     if len(parts) == 1:
         return pickle.loads(parts[0])
     return pickle.loads(parts[0], buffers=parts[1:])  # type: ignore[call-arg,unused-ignore]
+
+
+def frame_pickle_protocol(data: Any) -> int:
+    """Return the pickle protocol to answer a frame by: its own, which its sender can read, if this Python can.
+
+    Anything that is not a frame gives this Python's best.
+    """
+    head = len(MAGIC) + 4
+    if len(data) < head:
+        return BEST_PICKLE
+    (count,) = struct.unpack_from(">I", data, len(MAGIC))
+    start = bytes(data[head + 8 * count : head + 8 * count + 2])
+    return min(start[1], BEST_PICKLE) if start[:1] == pickle.PROTO else BEST_PICKLE
 
 
 def _split(view: memoryview) -> Sequence[memoryview]:

@@ -60,7 +60,8 @@ def connect(url: str) -> Redis:
     Args:
         url: ``redis://[:password@]host:port/db`` or ``unix://[:password@]/path``.
     """
-    return Redis.from_url(url, socket_connect_timeout=5, socket_keepalive=True)
+    over_tcp: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
+    return Redis.from_url(url, socket_connect_timeout=5, **over_tcp)
 
 
 def enqueue(connection: Redis, request: BuildRequest, attempt: str | None = None) -> str:

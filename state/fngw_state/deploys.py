@@ -7,8 +7,10 @@ from enum import StrEnum
 
 from fngw.errors import VersionConflict
 from fngw.spec import DeploymentSpec
-
 from fngw_state.records import Desired, Revision
+
+#: Live options that the replicas themselves must learn of; the others concern gateways and the controller.
+TOLD = ("user_config", "max_concurrent_queries")
 
 
 class Outcome(StrEnum):
@@ -58,7 +60,8 @@ def resolve(desired: Desired | None, spec: DeploymentSpec, number: int, now: flo
     merged = base.spec.with_live(spec)
     if merged == base.spec and not desired.failed:
         return desired, Outcome.UNCHANGED
-    config = base.config_number if merged.user_config == base.spec.user_config else number
+    told = all(getattr(merged, key) == getattr(base.spec, key) for key in TOLD)
+    config = base.config_number if told else number
     revision = Revision(number, base.generation, config, merged, deployed_at=now)
     outcome = Outcome.UNCHANGED if merged == base.spec else Outcome.UPDATE
     return dataclasses.replace(desired, target=revision, failure=None), outcome

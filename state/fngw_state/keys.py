@@ -32,10 +32,16 @@ BUILD_BEAT = PREFIX + "build-beat:"  # + build key; string, BUILD_BEAT_TTL_MS: s
 BUILD_LOG = PREFIX + "build-log:"  # + build key; list of log lines, BUILD_TTL_S, capped at BUILD_LOG_LINES
 BUILDS_QUEUE = "builds"  # the RQ queue
 
+# -- live configuration of replicas: each may read and write its own keys only (see configs) ---------------
+CONFIG = PREFIX + "config:"  # + replica; string: newest LiveConfig as JSON; also the channel that nudges
+ACK = PREFIX + "ack:"  # + replica; string: Ack as JSON, written by the replica
+REPLICA_USER = "fngw-replica-"  # + replica; its ACL user, deleted with it
+
 # -- channels: a message is a nudge, the key is the truth -------------------------------------------------
 DESIRED_CHANNEL = PREFIX + "desired-changed"  # payload: deployment
 ROUTES_CHANNEL = PREFIX + "routes-changed"  # payload: generation
 APPLIED_CHANNEL = PREFIX + "routes-applied"  # payload: gateway id
+ACKED_CHANNEL = PREFIX + "acked"  # payload: replica
 BUILT_CHANNEL = PREFIX + "built"  # payload: build key
 
 #: A dead leader is replaced within this; renewed at a third of it.

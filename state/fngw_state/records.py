@@ -37,7 +37,8 @@ class Revision(Record):
     """What one deploy asked for, resolved against what was there.
 
     ``number`` is this deploy's; ``generation`` the number of the deploy that last needed new replicas (replicas
-    carry it, and are replaced when it changes); ``config_number`` that of the last new ``user_config``.
+    carry it, and are replaced when it changes); ``config_number`` that of the last change that running replicas
+    must be told of (``user_config``, ``max_concurrent_queries``).
     """
 
     number: int
@@ -151,13 +152,36 @@ class Replica(Record):
     gpus: tuple[str, ...] = ()
     address: str = ""  # path of its Unix socket, as gateways see it
     message: str = ""
-    config_number: int = 0  # newest user_config that it has applied
+    config_number: int = 0  # the live configuration that it has applied
+    config_sent: int = 0  # the one it was last told to apply
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         return super().from_dict(
             {**data, "state": ReplicaState(data["state"]), "gpus": tuple(data.get("gpus", ()))}
         )
+
+
+@dataclass(frozen=True)
+class LiveConfig(Record):
+    """What a running replica is told to apply. Only a greater ``serial`` than the last one counts.
+
+    ``number`` is the revision's ``config_number``; it may go back, when a deploy failed and is undone.
+    """
+
+    serial: int
+    number: int
+    user_config: Any
+    max_concurrent_queries: int
+
+
+@dataclass(frozen=True)
+class Ack(Record):
+    """What a replica answers to a ``LiveConfig``: that it applied it, or a problem document that says why not."""
+
+    serial: int
+    number: int
+    error: Mapping[str, Any] | None = None
 
 
 class DeploymentStatus(StrEnum):

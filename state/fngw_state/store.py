@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import redis.asyncio as aioredis
-from fngw.errors import RouteConflict
 from redis.asyncio import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from fngw.errors import RouteConflict
 from fngw_state import keys
 from fngw_state.records import BuildResult, Desired, RoutingTable, Status, Version
 

@@ -22,8 +22,9 @@ def revision(number: int, replicas: int = 1, generation: int | None = None, conf
     return Revision(number, generation or number, config or number, spec, deployed_at=0.0)
 
 
-def replica(name: str, generation: int, state: ReplicaState = READY, config: int = 99) -> Replica:
-    return Replica(name, "f", generation, state, since=0.0, config_number=config)
+def replica(name: str, generation: int, state: ReplicaState = READY, config: int | None = None) -> Replica:
+    number = generation if config is None else config
+    return Replica(name, "f", generation, state, since=0.0, config_number=number, config_sent=number)
 
 
 def failure(number: int) -> Failure:
@@ -107,13 +108,13 @@ def test_a_failed_first_deploy_leaves_nothing_running():
 
 def test_build_failure_gives_up_the_rollout():
     desired = Desired("f", revision(2), stable=revision(1))
-    todo = plan(desired, World((replica("a", 1),), has_artifact=False, build_failure=failure(2)), now=0)
+    todo = plan(desired, World((replica("a", 1),), has_artifact=False, failure=failure(2)), now=0)
     assert todo.fail == failure(2)
 
 
 def test_a_build_failure_of_an_overtaken_revision_is_nobodys():
     desired = Desired("f", revision(3), stable=revision(1))
-    assert plan(desired, World(has_artifact=False, build_failure=failure(2)), now=0).fail is None
+    assert plan(desired, World(has_artifact=False, failure=failure(2)), now=0).fail is None
 
 
 def test_deleting_stops_all_and_ends_when_they_are_gone():
@@ -136,6 +137,15 @@ def test_a_new_user_config_reaches_a_fifth_at_a_time():
     replicas = tuple(replica(f"r{i}", 1, config=5 if i < 3 else 1) for i in range(10))
     todo = plan(Desired("f", target, stable=revision(1, replicas=10)), World(replicas), now=0)
     assert todo.reconfigure == ("r3", "r4") and not todo.settle
+    told = [dataclasses.replace(r, config_sent=5) if r.id in todo.reconfigure else r for r in replicas]
+    assert plan(Desired("f", target, stable=revision(1, replicas=10)), World(tuple(told)), now=0).empty
+
+
+def test_a_failed_reconfigure_is_undone_where_it_had_succeeded():
+    target = revision(5, replicas=2, generation=1, config=5)
+    desired = Desired("f", target, stable=revision(1, replicas=2), failure=failure(5))
+    todo = plan(desired, World((replica("a", 1, config=5), replica("b", 1))), now=0)
+    assert todo.reconfigure == ("a",)
 
 
 @pytest.mark.parametrize("attempt", range(20))
