@@ -9,6 +9,7 @@ Standard library only, Python >= 3.7: this module is copied into replica images.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
 import time
@@ -94,7 +95,14 @@ class Connection:
     @property
     def reusable(self) -> bool:
         """Whether another request can be sent: both sides keep it open, and nothing unasked-for has come."""
-        return self._reusable and not self._reader.at_eof() and not self._writer.transport.is_closing()
+        gone = self._reader.at_eof() or self._writer.transport.is_closing()
+        return self._reusable and not gone and self._quiet()
+
+    def _quiet(self) -> bool:
+        """Ask the kernel for what the event loop has not seen yet: between requests, nothing but an end comes."""
+        poll = select.poll()
+        poll.register(self._writer.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     def close(self) -> None:
         """Close it at once; a request under way is thereby cancelled."""
