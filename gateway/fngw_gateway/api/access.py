@@ -5,8 +5,8 @@ from __future__ import annotations
 import hmac
 
 from fastapi import Request
-from fngw.errors import FngwError, Unauthorized
 
+from fngw.errors import FngwError, Unauthorized
 from fngw_gateway.settings import GatewaySettings
 
 TOKEN_HINT = "set FNGW_TOKEN, or pass --token, with the token that the gateway was started with"

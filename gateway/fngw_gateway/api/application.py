@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import fngw
 from fastapi import Depends, FastAPI, Request
-from fngw.protocol import API_PREFIX
-from fngw_state.store import Store
 
+import fngw
+from fngw.protocol import API_PREFIX
 from fngw_gateway.api import blobs, deployments, events, logs, problems
 from fngw_gateway.api.access import check_access
 from fngw_gateway.settings import GatewaySettings
+from fngw_state.store import Store
 
 
 def create_api(store: Store, settings: GatewaySettings) -> FastAPI:

@@ -9,8 +9,8 @@ import secrets
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
-from fngw.errors import FngwError, ValidationError
 
+from fngw.errors import FngwError, ValidationError
 from fngw_gateway.settings import GatewaySettings
 
 router = APIRouter(tags=["blobs"])

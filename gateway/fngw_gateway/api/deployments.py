@@ -7,16 +7,16 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
 from fngw.errors import DeploymentNotFound, FngwError, ValidationError
 from fngw.options import LIVE_OPTIONS, Options
 from fngw.spec import DeploymentSpec
+from fngw_gateway.settings import GatewaySettings
 from fngw_state import deploys
 from fngw_state.deploys import Outcome
 from fngw_state.records import Desired, Status
 from fngw_state.store import Store
-from pydantic import BaseModel, Field
-
-from fngw_gateway.settings import GatewaySettings
 
 router = APIRouter(tags=["deployments"])
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
+
 from fngw import errors
 from fngw.errors import FngwError, to_problem
+from fngw_gateway.settings import GatewaySettings
 from fngw_state.records import Desired, Failure
 from fngw_state.store import Store
-
-from fngw_gateway.settings import GatewaySettings
 
 router = APIRouter(tags=["deployments"])
 

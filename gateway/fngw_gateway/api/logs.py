@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 import httpx
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+
 from fngw.errors import Unreachable
+from fngw_gateway.api.deployments import find
+from fngw_gateway.settings import GatewaySettings
 from fngw_state import builds, keys
 from fngw_state.records import BuildRequest
 from fngw_state.store import Store
-
-from fngw_gateway.api.deployments import find
-from fngw_gateway.settings import GatewaySettings
 
 router = APIRouter(tags=["logs"])
 

@@ -7,10 +7,11 @@ import logging
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
 from fngw.errors import FngwError, ValidationError, to_problem
 from fngw.protocol import PROBLEM_TYPE
 from fngw_state.store import LOST
-from starlette.exceptions import HTTPException
 
 log = logging.getLogger(__name__)
 
