@@ -1,0 +1,227 @@
+"""The life of the user's object: constructed, configured, healthy or not, drained, and said goodbye to.
+
+::
+
+    STARTING ──► READY ──► DRAINING
+        └──────► FAILED ─────┘          (it stays up to tell why, until it is stopped)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from fngw.errors import DeploymentFailed, FngwError
+from fngw.protocol import ReplicaConfig
+
+from fngw_runtime import load
+from fngw_runtime.admission import Admission
+from fngw_runtime.calls import Calls
+from fngw_runtime.ingress import Ingress
+from fngw_runtime.invoke import Functions
+from fngw_runtime.load import USER_ERRORS, call_either
+from fngw_runtime.reports import describe, report, say, user_traceback
+from fngw_runtime.target import Target
+from fngw_runtime.threads import Threads
+
+__all__ = ["DRAINING", "FAILED", "READY", "STARTING", "Replica"]
+
+STARTING, READY, FAILED, DRAINING = "starting", "ready", "failed", "draining"
+
+#: The most threads for requests, however high the limit: more would only take turns.
+MOST_THREADS = 100
+
+
+class Replica:
+    """One replica. Create it inside a running event loop.
+
+    Args:
+        config: what the controller wants.
+        directory: where ``init.pkl`` lies.
+    """
+
+    def __init__(self, config: ReplicaConfig, directory: Path) -> None:
+        limit = config.max_concurrent_queries
+        self.config = config
+        self.state = STARTING
+        self.failure: Optional[DeploymentFailed] = None
+        self.config_number: Optional[int] = None
+        self.admission = Admission(limit)
+        self.functions: Optional[Functions] = None
+        self.ingress: Optional[Ingress] = None
+        self.calls: Optional[Calls] = None
+        self._constructed = False
+        self._directory = directory
+        self._target: Optional[Target] = None
+        self._settled = asyncio.Event()
+        self._reconfiguring = asyncio.Lock()
+        self._starting: Optional[asyncio.Future[None]] = None
+        self._checking: Optional[asyncio.Future[None]] = None
+        # One thread for what happens once (a CUDA context or a database connection may be bound to it), one for
+        # health checks (busy requests must not make a replica look ill), the rest for requests.
+        self._setup = Threads(1, "fngw-setup", loop=asyncio.get_event_loop())
+        self._health = Threads(1, "fngw-health")
+        self._threads = Threads(min(limit, MOST_THREADS), "fngw-request")
+
+    # -- start --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to load and construct; ``settled`` tells of the end."""
+        self._starting = asyncio.ensure_future(self._start())
+
+    async def _start(self) -> None:
+        try:
+            await self._construct()
+            self._settle(READY)
+        except asyncio.CancelledError:
+            raise  # stopped; an ordinary Exception before Python 3.8
+        except DeploymentFailed as failure:
+            self._fail(failure)
+        except USER_ERRORS as error:  # where no user code is expected to run, as in looking at its methods
+            self._fail(load.failed("start_failed", error))
+
+    def _fail(self, failure: DeploymentFailed) -> None:
+        self.failure = failure
+        say(f"{self.config.deployment} cannot start ({failure.code}): {failure}")
+        self._settle(FAILED)
+
+    def _settle(self, state: str) -> None:
+        self._constructed = state == READY
+        if self.state == STARTING:  # else it was stopped meanwhile
+            self.state = state
+            self._settled.set()
+
+    async def _construct(self) -> None:
+        code = await self._setup.call(load.load_code, self.config)
+        init = await self._setup.call(load.load_init, self.config, self._directory)
+        target = Target(await load.construct(code, init, self._setup), inspect.isclass(code))
+        self._target = target
+        if self.config.user_config is not None:
+            await self.reconfigure(self.config.config_revision, self.config.user_config)
+        self.config_number = self.config.config_revision
+        self.calls = Calls(target, self._threads)
+        if target.ingress_app is not None:
+            self.ingress = Ingress(target.ingress_app, self.config.debug)
+            await self.ingress.lifespan.startup()
+        elif target.default is not None:
+            self.functions = Functions(target.default, self._threads, self.config.debug)
+
+    async def settled(self) -> Dict[str, Any]:
+        """Wait for the end of construction; return what a ready replica tells of itself.
+
+        Raises:
+            FngwError: it failed, or is being stopped.
+        """
+        await self._settled.wait()
+        return self._report()
+
+    def _report(self) -> Dict[str, Any]:
+        if self.failure is not None:
+            raise self.failure
+        if self.state != READY:
+            raise self._not_ready()
+        return {"pid": os.getpid(), "config_number": self.config_number}
+
+    @property
+    def serving(self) -> bool:
+        """Whether requests are answered: also while draining, as some may be on their way already."""
+        return self.state in (READY, DRAINING) and self._constructed
+
+    def refusal(self) -> FngwError:
+        """Return why a request finds nothing to answer it: not started, or not made for this."""
+        if self.serving and self._target is not None:
+            return self._target.not_over_http()
+        return self._not_ready()
+
+    def _not_ready(self) -> FngwError:
+        hint = "ask another replica, or this one again shortly"
+        message = f"replica {self.config.replica_id} is {self.state}"
+        return FngwError(message, code="not_ready", status=503, hint=hint)
+
+    # -- while it runs ------------------------------------------------------------------------------------
+
+    async def reconfigure(self, number: int, config: Any) -> None:
+        """Give the user's object a new ``user_config``, unless a newer one is applied already.
+
+        New requests wait, and it waits for those under way, which finish on the old one.
+
+        Raises:
+            DeploymentFailed: with code ``reconfigure_failed``.
+        """
+        assert self._target is not None
+        async with self._reconfiguring:
+            if self.config_number is not None and number <= self.config_number:
+                return
+            async with self.admission.paused():
+                try:
+                    await call_either(self._target.value.reconfigure, self._setup, config)
+                except USER_ERRORS as error:
+                    raise load.failed("reconfigure_failed", error) from error
+            self.config_number = number
+
+    async def healthy(self) -> Dict[str, Any]:
+        """Run the user's ``check_health``, once for all that ask at the same time.
+
+        Raises:
+            FngwError: not ready, or ``unhealthy`` with the traceback.
+        """
+        report_ = self._report()
+        check = getattr(self._target.value, "check_health", None) if self._target else None
+        if check is None or not self._target or not self._target.is_class:
+            return report_
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.ensure_future(call_either(check, self._health))
+        try:
+            await asyncio.shield(self._checking)
+        except USER_ERRORS as error:
+            message = f"check_health raised {describe(error)}"
+            raise FngwError(message, code="unhealthy", status=503, detail=user_traceback(error)) from error
+        return report_
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    async def drain(self) -> bool:
+        """Stop being ready and wait for requests in flight; return whether all ended in time."""
+        self.state = DRAINING
+        self._settled.set()
+        if self._starting is not None:
+            self._starting.cancel()
+        loop = asyncio.get_event_loop()
+        deadline = loop.time() + self.config.graceful_shutdown_timeout_s
+        admitted = self.admission.admitted
+        while admitted.value:
+            left = deadline - loop.time()
+            if left <= 0:
+                say(f"stopping with {admitted.value} requests unfinished")
+                return False
+            say(f"stopping: {admitted.value} requests in flight, waiting at most {left:.0f} s")
+            await admitted.wait(min(left, max(self.config.graceful_shutdown_wait_loop_s, 0.1)))
+        return True
+
+    async def close(self) -> None:
+        """Shut the ingress app down, then run the user's ``__del__``; what they raise is logged."""
+        if self.ingress is not None:
+            await self.ingress.lifespan.shutdown()
+        if self._target is None or not self._target.is_class:
+            return
+        kind = type(self._target.value)
+        goodbye = getattr(kind, "__del__", None)
+        if goodbye is None:
+            return
+        try:
+            await call_either(goodbye, self._setup, self._target.value)
+        except USER_ERRORS as error:
+            report(f"{kind.__name__}.__del__ raised {describe(error)}", error)
+        kind.__del__ = _said_goodbye  # or the interpreter runs it again at exit
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is still in user code."""
+        return self._setup.busy or self._health.busy or self._threads.busy
+
+
+def _said_goodbye(instance: Any) -> None:
+    """What ``__del__`` is replaced with once it has run."""

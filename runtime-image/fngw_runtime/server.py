@@ -1,0 +1,57 @@
+"""uvicorn, tamed: any version of it, on a socket that is bound already, with signals left to the process.
+
+uvicorn closes idle connections at once when told to exit, so the process drains first and tells it afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from typing import Any, ContextManager, Dict
+
+import uvicorn
+
+from fngw_runtime.websocket import WebSocketProtocol
+
+__all__ = ["Server", "make_server"]
+
+#: Seconds an idle connection stays open: long, because the gateway owns the pool and closes what it drops.
+KEEP_ALIVE = 3600
+
+SETTINGS: Dict[str, Any] = {
+    "interface": "asgi3",
+    "loop": "none",  # the process made the loop
+    "http": "auto",
+    "ws": WebSocketProtocol,
+    "lifespan": "off",
+    "log_config": None,  # logging belongs to the user's code
+    "log_level": "warning",
+    "access_log": False,
+    "proxy_headers": False,
+    "server_header": False,
+    "date_header": False,
+    "timeout_keep_alive": KEEP_ALIVE,
+}
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers (named differently before and after 0.29)."""
+
+    def install_signal_handlers(self) -> None:
+        """Nothing: SIGTERM means drain, see ``process``."""
+
+    def capture_signals(self) -> ContextManager[None]:  # type: ignore[override,unused-ignore]
+        """Nothing, as above."""
+        return contextlib.nullcontext()
+
+    def cancel_requests(self) -> None:
+        """Cancel what is still in flight, and do not wait for it."""
+        self.force_exit = True
+        for task in list(self.server_state.tasks):
+            task.cancel()
+
+
+def make_server(app: Any) -> Server:
+    """Return a server for ``app``, with those of our settings that this uvicorn knows."""
+    known = inspect.signature(uvicorn.Config.__init__).parameters
+    return Server(uvicorn.Config(app, **{k: v for k, v in SETTINGS.items() if k in known}))

@@ -1,0 +1,159 @@
+"""An ASGI app mounted on a real replica: routing, lifespan, WebSockets without any WebSocket package."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import pytest
+
+from fngw_runtime import frames
+
+from .replica_process import eventually
+
+KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
+
+
+@pytest.fixture
+def connect():
+    """Open WebSockets that are closed after the test."""
+    sockets = []
+
+    def connect_one(replica, path, *headers):
+        sockets.append(Socket(replica, path, *headers))
+        return sockets[-1]
+
+    yield connect_one
+    for socket in sockets:
+        socket.connection.close()
+
+
+@pytest.fixture
+def site(start, folder):
+    return start("site_app:Site", is_class=True, env={"TEST_FOLDER": str(folder)})
+
+
+class Socket:
+    """A small WebSocket client."""
+
+    def __init__(self, replica, path, *headers):
+        self.connection = replica.connect()
+        lines = [
+            f"GET {path} HTTP/1.1",
+            "host: r",
+            "fngw-root-path: /tested",
+            "connection: Upgrade",
+            "upgrade: websocket",
+            "sec-websocket-version: 13",
+            f"sec-websocket-key: {KEY.decode()}",
+            *headers,
+        ]
+        self.connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        self.data = b""
+        self.head = self.until(b"\r\n\r\n")
+
+    def until(self, mark):
+        while mark not in self.data:
+            self.more()
+        found, _, self.data = self.data.partition(mark)
+        return found
+
+    def more(self):
+        data = self.connection.recv(65536)
+        assert data, "the connection ended"
+        self.data += data
+
+    def send(self, opcode, payload, final=True):
+        key = os.urandom(4)
+        masked = bytes(b ^ key[i % 4] for i, b in enumerate(payload))
+        size = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + struct.pack(">H", len(payload))
+        self.connection.sendall(bytes([(0x80 if final else 0) | opcode]) + size + key + masked)
+
+    def receive(self):
+        while len(self.data) < 2 or len(self.data) < 4 + self.data[1]:
+            if len(self.data) >= 2 and len(self.data) >= 2 + self.data[1] and self.data[1] < 126:
+                break
+            self.more()
+        opcode, size, start = self.data[0] & 15, self.data[1], 2
+        if size == 126:
+            (size,) = struct.unpack_from(">H", self.data, 2)
+            start = 4
+            while len(self.data) < start + size:
+                self.more()
+        payload, self.data = self.data[start : start + size], self.data[start + size :]
+        return opcode, payload
+
+
+def test_routes_and_lifespan_state(site, folder):
+    expected = {"path": "/tested/items/5", "root_path": "/tested", "item": "5", "state": "yes"}
+    assert site.get("/tested/items/5").json() == expected
+    assert site.get("/items/5", prefix="").json()["path"] == "/items/5"
+    page = site.get("/tested/sub/page").json()
+    assert (page["path"], page["root_path"]) == ("/tested/sub/page", "/tested/sub")
+    assert site.get("/tested/none").status_code == 404
+    assert site.call("helper") == "by handle"
+    site.terminate()
+    assert site.wait() == 0
+    assert (folder / "shut-down").exists()
+
+
+def test_an_app_that_raises_is_logged_once(site):
+    answer = site.get("/tested/broken")
+    assert answer.status_code == 500
+    eventually(lambda: "page is broken" in site.text(), "the traceback is logged")
+    assert site.text().count("ValueError: page is broken\n") == 1
+
+
+def test_a_lifespan_that_fails_is_a_failed_start(start, folder):
+    env = {"TEST_FOLDER": str(folder), "TEST_FAIL": "1"}
+    problem = start("site_app:Site", ready=False, is_class=True, env=env).ready().json()
+    assert (problem["code"], problem["title"]) == ("lifespan_failed", "RuntimeError: no database")
+
+
+def test_websocket_messages(site, connect, folder):
+    socket = connect(site, "/tested/chat", "sec-websocket-protocol: a, b")
+    assert socket.head.startswith(b"HTTP/1.1 101 ")
+    assert b"sec-websocket-accept: " + frames.accept_key(KEY) in socket.head
+    assert b"sec-websocket-protocol: a" in socket.head
+    opcode, payload = socket.receive()
+    assert (opcode, payload) == (frames.TEXT, b'{"path":"/tested/chat","root_path":"/tested"}')
+    socket.send(frames.TEXT, "grüezi".encode())
+    assert socket.receive() == (frames.TEXT, "grüezi".encode())
+    socket.send(frames.BINARY, b"a" * 300, final=False)
+    socket.send(frames.PING, b"there?")
+    socket.send(0, b"b" * 300)
+    assert socket.receive() == (frames.PONG, b"there?")
+    assert socket.receive() == (frames.BINARY, b"a" * 300 + b"b" * 300)
+    socket.send(frames.CLOSE, struct.pack(">H", 4321))
+    assert socket.receive() == (frames.CLOSE, struct.pack(">H", 4321))
+    eventually((folder / "left-4321").exists, "the app is told")
+
+
+def test_websockets_that_end(site, connect, folder):
+    socket = connect(site, "/tested/chat")
+    socket.receive()
+    socket.send(frames.TEXT, b"bye")
+    assert socket.receive() == (frames.CLOSE, struct.pack(">H", 4000))
+    assert connect(site, "/tested/refusing").head.startswith(b"HTTP/1.1 403 ")
+    assert connect(site, "/tested/failing").receive() == (frames.CLOSE, struct.pack(">H", 1011))
+    assert "socket is broken" in site.text()
+    leaving = connect(site, "/tested/chat")
+    leaving.connection.close()
+    eventually((folder / "left-1006").exists, "the app is told")
+
+
+def test_websockets_are_counted_and_told_of_the_end(start, connect, folder):
+    env = {"TEST_FOLDER": str(folder)}
+    options = {"max_concurrent_queries": 1, "graceful_shutdown_timeout_s": 0.3}
+    site = start("site_app:Site", is_class=True, env=env, **options)
+    first = connect(site, "/tested/chat")
+    first.receive()
+    refused = connect(site, "/tested/chat")
+    assert refused.head.startswith(b"HTTP/1.1 503 ") and b"fngw-at-capacity: 1" in refused.head
+    site.terminate()
+    assert site.wait() == 0
+    assert first.receive()[0] == frames.CLOSE
+
+
+def test_a_websocket_to_a_function_is_refused(start, connect):
+    assert connect(start("functions:hello"), "/tested").head.startswith(b"HTTP/1.1 500 ")
