@@ -1,0 +1,121 @@
+"""One build in Redis: that somebody does it, what it says, how it ended.
+
+While a builder works on a key it holds the key's beat, a value that expires soon and is renewed by a thread. So
+two builders never build the same at once, and a dead one is noticed by the missing beat.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from fngw_state import keys
+from fngw_state.records import BuildResult
+
+log = logging.getLogger(__name__)
+
+# KEYS beat; ARGV token, TTL ms. A beat that is gone (Redis lost it) is taken again; another's is left alone.
+_RENEW = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+# KEYS beat; ARGV token
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
+
+#: Between looks at a beat that somebody else holds.
+POLL_S = 0.1
+
+
+class Flight:
+    """One try at one build.
+
+    Args:
+        connection: from ``fngw_state.builds.connect``.
+        key: the build's ``request_key``.
+        token: tells this builder from others.
+        beat_ttl_ms: how long the beat of a builder that died stays.
+    """
+
+    def __init__(self, connection: Redis, key: str, token: str, beat_ttl_ms: int = keys.BUILD_BEAT_TTL_MS) -> None:
+        self.connection = connection
+        self.key = key
+        self.token = token
+        self.beat_ttl_ms = beat_ttl_ms
+        self._landed = threading.Event()
+        self._renew = connection.register_script(_RENEW)
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Hold the beat; the value tells whether it could be had. If not, another builder is at it.
+
+        The beat of a builder that died is waited for, which takes at most its TTL; that of a living one is
+        recognised as such when it is renewed, within a third of that.
+        """
+        if not self._take():
+            yield False
+            return
+        thread = threading.Thread(target=self._beat, name=f"beat {self.key}", daemon=True)
+        thread.start()
+        try:
+            yield True
+        finally:
+            self._landed.set()
+            thread.join()
+            release(self.connection, self.key, self.token)
+
+    def _take(self) -> bool:
+        beat, left = keys.BUILD_BEAT + self.key, self.beat_ttl_ms
+        while not self.connection.set(beat, self.token, nx=True, px=self.beat_ttl_ms):
+            before, left = left, int(self.connection.pttl(beat))
+            if left > before:
+                return False
+            time.sleep(POLL_S)
+        return True
+
+    def _beat(self) -> None:
+        while not self._landed.wait(self.beat_ttl_ms / 3000):
+            try:
+                if not self._renew(keys=[keys.BUILD_BEAT + self.key], args=[self.token, self.beat_ttl_ms]):
+                    log.warning("build %s: another builder took over; both will come to the same", self.key)
+                    return
+            except (RedisError, OSError) as error:
+                log.warning("build %s: could not renew the beat (%s); trying again", self.key, error)
+
+    def say(self, line: str) -> None:
+        """Add a line to the build's log."""
+        where = keys.BUILD_LOG + self.key
+        with self.connection.pipeline() as pipe:
+            pipe.rpush(where, line)
+            pipe.ltrim(where, -keys.BUILD_LOG_LINES, -1)
+            pipe.expire(where, keys.BUILD_TTL_S)
+            pipe.execute()
+
+    def finish(self, result: BuildResult) -> None:
+        """Store how it ended, and nudge who waits for it."""
+        record(self.connection, result)
+
+
+def release(connection: Redis, key: str, token: str) -> None:
+    """End the beat of one builder, if it is still that one's."""
+    connection.register_script(_RELEASE)(keys=[keys.BUILD_BEAT + key], args=[token])
+
+
+def record(connection: Redis, result: BuildResult) -> None:
+    """Store how a build ended, and nudge who waits for it."""
+    with connection.pipeline() as pipe:
+        pipe.set(keys.BUILD + result.key, result.to_json(), ex=keys.BUILD_TTL_S)
+        pipe.publish(keys.BUILT_CHANNEL, result.key)
+        pipe.execute()

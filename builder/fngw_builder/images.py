@@ -1,0 +1,177 @@
+"""The Docker engine: what images it has, and adding a layer to one. All that goes wrong there becomes a
+``BuildFailed``.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.utils import kwargs_from_env
+
+from fngw.errors import BuildFailed
+from fngw_builder.code_layer import Layer
+from fngw_builder.image_archive import Image, archive, configuration
+
+log = logging.getLogger(__name__)
+
+GONE = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException)
+Say = Callable[[str], None]
+
+
+class Refused(Exception):
+    """The engine does not take an archive without the base's layers (containerd's image store does not)."""
+
+
+@contextmanager
+def engine(timeout_s: float) -> Iterator[Images]:
+    """Connect to the engine that ``DOCKER_HOST`` names, or the local one.
+
+    Args:
+        timeout_s: how long it may keep silent.
+
+    Raises:
+        BuildFailed: ``engine_unreachable``; within the block also ``disk_full`` and ``engine_error``.
+    """
+    with translated():
+        client = docker.APIClient(version="auto", timeout=timeout_s, **kwargs_from_env())
+        try:
+            yield Images(client)
+        finally:
+            client.close()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    try:
+        yield
+    except APIError as error:
+        raise _engine_error(str(error.explanation or error)) from error
+    except (*GONE, ConnectionError) as error:
+        raise BuildFailed(
+            "the Docker engine does not answer",
+            code="engine_unreachable",
+            hint="start it, or set DOCKER_HOST to where it listens; `docker info` must answer",
+            detail=str(error),
+        ) from error
+
+
+def _engine_error(text: str) -> BuildFailed:
+    if disk_full(text):
+        return no_space(text)
+    return BuildFailed(
+        "the Docker engine could not make the image",
+        code="engine_error",
+        hint="the engine's own log says more",
+        detail=text,
+    )
+
+
+def disk_full(text: str) -> bool:
+    """Whether an engine's message says so; it has no code of its own for that."""
+    return "no space left" in text.lower()
+
+
+def no_space(detail: str) -> BuildFailed:
+    """Return the error for a full disk."""
+    return BuildFailed(
+        "no space is left on the disk for the image",
+        code="disk_full",
+        hint="free some: `docker system df` shows what images take, `docker image prune` removes unused ones",
+        detail=detail,
+    )
+
+
+class Images:
+    """The images of one engine.
+
+    Args:
+        client: a connected low-level client.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def find(self, name: str) -> Image | None:
+        """Return the image of a tag or an id, or None."""
+        try:
+            return Image.from_inspect(self._client.inspect_image(name))
+        except ImageNotFound:
+            return None
+
+    def tags(self, repository: str) -> list[str]:
+        """Return the tags, without the repository, of all its images."""
+        found = [ref for image in self._client.images(repository) for ref in image.get("RepoTags") or ()]
+        return [ref.rpartition(":")[2] for ref in found]
+
+    def add(self, base: Image, layer: Layer, tag: str, labels: Mapping[str, str], say: Say) -> Image:
+        """Make the image of ``base`` with one layer more, and return it as the engine has it.
+
+        Args:
+            base: the image below, present in the engine.
+            layer: the new layer.
+            tag: ``"repository:tag"`` for the image.
+            labels: added to those of the base.
+            say: takes lines for the build's log.
+
+        Raises:
+            BuildFailed: ``disk_full`` or ``engine_error``.
+        """
+        try:
+            self.load(base, layer, tag, labels)
+        except Refused as refused:
+            log.info("the engine takes no partial archive (%s)", refused)
+            say("the engine takes no partial archive; committing a container instead")
+            self.commit(base, layer, tag, labels)
+        image = self.find(tag)
+        if image is None:
+            raise _engine_error(f"it said nothing of an error, but has no {tag}")
+        return image
+
+    def load(self, base: Image, layer: Layer, tag: str, labels: Mapping[str, str]) -> None:
+        """Add the layer by an archive that holds nothing else: the fast way, and the same id each time.
+
+        Raises:
+            Refused: the engine wants the other layers, too.
+        """
+        parts = archive(configuration(base, layer.diff_id, labels), layer, len(base.layers), tag)
+        try:
+            messages = list(self._client.load_image(parts, quiet=True))
+        except APIError as error:
+            messages = [{"error": str(error.explanation or error)}]
+        # An error in the stream comes with the status 200.
+        errors = [str(message["error"]) for message in messages if "error" in message]
+        if any(map(disk_full, errors)):
+            raise no_space("; ".join(errors))
+        if errors or self.find(tag) is None:
+            raise Refused("; ".join(errors) or "no error, and no image")
+
+    def commit(self, base: Image, layer: Layer, tag: str, labels: Mapping[str, str]) -> None:
+        """Add the layer by unpacking it into a container that is never started. Works with any engine, but the
+        engine writes the time into the image, so that each has an id of its own."""
+        client = self._client
+        host = client.create_host_config(network_mode="none")
+        container = client.create_container(base.id, command=["-"], host_config=host)["Id"]
+        try:
+            layer.file.seek(0)
+            client.put_archive(container, "/", layer.file)
+            repository, _, name = tag.rpartition(":")
+            changes = [f"LABEL {k}={v}" for k, v in labels.items()]
+            changes.append("CMD " + json.dumps(base.config.get("Cmd") or []))
+            client.commit(container, repository, name, changes=changes)
+        finally:
+            self._remove_container(container)
+
+    def _remove_container(self, container: str) -> None:
+        try:
+            self._client.remove_container(container, force=True)
+        except NotFound:
+            log.debug("container %s was gone already", container)
