@@ -88,6 +88,7 @@ def main() -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     while not work(settings):
         log.warning("starting again")
+        time.sleep(REDIS_RETRY_S)
 
 
 if __name__ == "__main__":

@@ -95,13 +95,16 @@ class Flight:
                 log.warning("build %s: could not renew the beat (%s); trying again", self.key, error)
 
     def say(self, line: str) -> None:
-        """Add a line to the build's log."""
+        """Add a line to the build's log. A line that cannot be stored fails no build."""
         where = keys.BUILD_LOG + self.key
-        with self.connection.pipeline() as pipe:
-            pipe.rpush(where, line)
-            pipe.ltrim(where, -keys.BUILD_LOG_LINES, -1)
-            pipe.expire(where, keys.BUILD_TTL_S)
-            pipe.execute()
+        try:
+            with self.connection.pipeline() as pipe:
+                pipe.rpush(where, line)
+                pipe.ltrim(where, -keys.BUILD_LOG_LINES, -1)
+                pipe.expire(where, keys.BUILD_TTL_S)
+                pipe.execute()
+        except (RedisError, OSError) as error:
+            log.warning("build %s: could not log %r (%s)", self.key, line, error)
 
     def finish(self, result: BuildResult) -> None:
         """Store how it ended, and nudge who waits for it."""
