@@ -3,7 +3,9 @@
 ``plan``        pure: desired + observed + now → what to do next
 ``reconciler``  one deployment: carries plans out, serially
 ``controller``  all deployments: leadership, adoption, events, shutdown
-``lifecycle``   one replica: start, wait until ready, check its health, drain, stop
+``replicas``    the replicas of one deployment: each one's life as a task
+``lifecycle``   one replica on engine and disk: prepare, start, stop, clean up
+``probes``      asks a replica whether it is ready, and healthy
 ``images``      asks the builder for what a replica runs from
 ``routes``      publishes the routing table and waits for the gateways
 ``engines``     the only place that touches Docker or local processes

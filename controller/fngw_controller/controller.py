@@ -86,8 +86,7 @@ class Controller:
         return {}
 
     async def _stop(self, instance: Instance, grace_s: float) -> None:
-        await self._rooms.lifecycle.save_log(instance.id, instance.deployment)
-        await self._rooms.lifecycle.stop(instance.id, instance.deployment, grace_s)
+        await self._rooms.lifecycle.retire(instance.id, instance.deployment, grace_s)
 
     # -- what to look after -------------------------------------------------------------------------------
 
@@ -133,7 +132,7 @@ class Controller:
             with suppress(*LOST):
                 if message is None:
                     for reconciler in self._reconcilers.values():
-                        await self._rooms.configs.grant(reconciler.secrets)
+                        await self._rooms.configs.grant(reconciler.replicas.secrets)
                         reconciler.wake()
                 else:
                     owner = self._owner(message[1])
@@ -141,7 +140,7 @@ class Controller:
                         owner.wake()
 
     def _owner(self, replica_id: str) -> Reconciler | None:
-        return next((r for r in self._reconcilers.values() if replica_id in r.replica_ids), None)
+        return next((r for r in self._reconcilers.values() if replica_id in r.replicas.ids), None)
 
     # -- what the engine tells ----------------------------------------------------------------------------
 
@@ -152,16 +151,16 @@ class Controller:
                 continue
             owner = self._owner(event.id)
             if owner:
-                owner.exited(event.id, event)
+                owner.replicas.exited(event.id, event)
 
     async def _compare(self) -> None:
         """Tell reconcilers of replicas that ended while nobody listened."""
-        before = {r: list(r.replica_ids) for r in self._reconcilers.values()}
+        before = {r: r.replicas.ids for r in self._reconcilers.values()}
         running = {i.id for i in await self._rooms.engine.list() if i.running}
         for reconciler, ids in before.items():
             for replica_id in ids:
                 if replica_id not in running:
-                    reconciler.missed(replica_id)
+                    reconciler.replicas.missed(replica_id)
 
     async def _sweep(self) -> None:
         while True:

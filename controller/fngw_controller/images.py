@@ -58,9 +58,7 @@ class Images:
         """
         request = self.request(spec)
         key = builds.request_key(request)
-        done = await self._store.build_result(key)
-        if done and done.artifact and await self._engine.has(done.artifact):
-            return done.artifact, True
+        # The builder is asked even when it has answered before: it alone knows whether the base is still the same.
         await self._store.forget_build(key)
         await asyncio.to_thread(builds.ensure, self._queue, request)
         result = await self._result(request, key, report)
@@ -80,6 +78,7 @@ class Images:
                 looked = now()
                 if await asyncio.to_thread(builds.ensure, self._queue, request):
                     log.warning("build %s was lost with its builder; queued again", key)
+                    seen = 0  # its log begins anew, too
             await asyncio.sleep(POLL_S)
 
     async def _report_lines(self, key: str, seen: int, report: Report) -> int:

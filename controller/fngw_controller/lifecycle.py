@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 LOG_TAIL_LINES = 60
 #: Logs of replicas that are gone, kept per deployment.
 LOGS_KEPT = 5
+#: For the rest of a log to arrive after its replica has ended.
+LAST_WORDS_S = 1.0
 #: On top of the user's own limits, for the runtime to notice and leave by itself.
 STOP_MARGIN_S = 3.0
 
@@ -64,24 +66,32 @@ class Lifecycle:
             await asyncio.to_thread(self._remove_dir, replica_id)
             raise
 
-    async def stop(self, replica_id: str, deployment: str, grace_s: float) -> None:
-        """Stop one replica and remove what it leaves, but for its log."""
-        await self.engine.stop(replica_id, grace_s)
-        await asyncio.to_thread(self._remove_dir, replica_id)
-
-    async def save_log(self, replica_id: str, deployment: str) -> str:
-        """Write the end of the replica's log to where ``fngw logs`` finds it; return that text."""
-        lines = [line async for line in self.engine.logs(replica_id, tail=LOG_TAIL_LINES, since=None, follow=False)]
-        text = b"".join(lines)
-        await asyncio.to_thread(self._keep_log, self.layout.replica_log(deployment, replica_id), text)
-        return text.decode(errors="replace")
+    async def retire(self, replica_id: str, deployment: str, grace_s: float) -> None:
+        """Stop one replica and remove what it leaves, but for the end of its log, its last words included."""
+        words = asyncio.create_task(self._read_log(replica_id, follow=True))
+        try:
+            await self.engine.stop(replica_id, grace_s)
+            await asyncio.wait((words,), timeout=LAST_WORDS_S)
+        finally:
+            words.cancel()
+        text = words.result() if words.done() and not words.cancelled() else b""
+        await asyncio.to_thread(self._clear, replica_id, deployment, text)
 
     async def died(self, replica_id: str, deployment: str, number: int, exited: Exited | None) -> Failure:
         """Describe why a replica that was not told to stop is gone, with the end of its log; then clean up."""
-        tail = await self.save_log(replica_id, deployment)
-        await self.stop(replica_id, deployment, 0)
+        text = await self._read_log(replica_id, follow=False)
+        await self.engine.stop(replica_id, 0)
+        await asyncio.to_thread(self._clear, replica_id, deployment, text)
         code, message, hint = _cause(replica_id, exited)
-        return Failure(number, code, message, detail=tail, hint=hint)
+        return Failure(number, code, message, detail=text.decode(errors="replace"), hint=hint)
+
+    async def _read_log(self, replica_id: str, *, follow: bool) -> bytes:
+        chunks = self.engine.logs(replica_id, tail=LOG_TAIL_LINES, since=None, follow=follow)
+        return b"".join([chunk async for chunk in chunks])
+
+    def _clear(self, replica_id: str, deployment: str, text: bytes) -> None:
+        self._keep_log(self.layout.replica_log(deployment, replica_id), text)
+        self._remove_dir(replica_id)
 
     def secret(self, replica_id: str) -> str:
         """Return the password that a running replica was started with; empty when it has none."""

@@ -10,30 +10,26 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-
 from fngw import errors
-from fngw.errors import BuildFailed, FngwError, to_problem
-from fngw_controller import probes
-from fngw_controller.engines.base import Engine, Exited, Instance, StartFailed
+from fngw.errors import FngwError, to_problem
+from fngw_controller.engines.base import Engine, Instance
 from fngw_controller.images import Images
-from fngw_controller.lifecycle import Lifecycle, stop_grace
-from fngw_controller.plan import Plan, Retry, World, back_off, plan
+from fngw_controller.lifecycle import Lifecycle
+from fngw_controller.plan import Plan, World, back_off, plan
+from fngw_controller.replicas import Replicas, failure_of
 from fngw_controller.routes import Routes
 from fngw_controller.snapshots import Snapshots
-from fngw_state.configs import Configs, new_secret
+from fngw_state.configs import Configs
 from fngw_state.records import (
-    Ack,
     Artifact,
     DeploymentStatus,
     Desired,
     Failure,
     LiveConfig,
-    Replica,
     ReplicaState,
     Revision,
     RoutedDeployment,
@@ -45,13 +41,12 @@ from fngw_state.store import LOST, Store
 
 log = logging.getLogger(__name__)
 
-#: A replica that lived this long was no crash loop: its place starts counting anew.
-STABLE_AFTER_S = 30.0
-HEALTH_FAILURES = 3
 #: After an error that is not the user's (Redis away): look again.
 RETRY_S = 0.5
 #: A replica's answer to a new configuration is heard of at once; should that be lost, after this.
 ACK_POLL_S = 1.0
+#: A build that fails outside a rollout (an image was pruned, and cannot be built again) is tried again after this.
+REBUILD_S = back_off(6)
 
 
 @dataclass(frozen=True)
@@ -69,22 +64,6 @@ class Rooms:
     new_id: Callable[[], str]
 
 
-@dataclass
-class _Live:
-    """A replica in the controller's memory: its record, and what the record does not tell."""
-
-    record: Replica
-    revision: Revision
-    attempt: int
-    secret: str
-    serial: int = 0  # of the live configuration it was last told to apply
-    exited: asyncio.Event = field(default_factory=asyncio.Event)
-    exit: Exited | None = None
-
-    def move(self, state: ReplicaState, message: str = "") -> None:
-        self.record = dataclasses.replace(self.record, state=state, since=time.time(), message=message)
-
-
 class Reconciler:
     """Keeps one deployment as it is desired.
 
@@ -96,9 +75,8 @@ class Reconciler:
     def __init__(self, name: str, rooms: Rooms) -> None:
         self.name = name
         self.finished = False  # nothing desired, nothing left
+        self.replicas = Replicas(self, rooms.lifecycle, rooms.routes, rooms.configs, rooms.new_id)
         self._rooms = rooms
-        self._live: dict[str, _Live] = {}
-        self._retries: list[tuple[int, Retry]] = []  # with the generation they belong to
         self._artifacts: dict[int, Artifact] = {}  # by generation
         self._builds: dict[int, asyncio.Task[None]] = {}
         self._failure: Failure | None = None
@@ -106,45 +84,16 @@ class Reconciler:
         self._told: Status | None = None
         self._wake = asyncio.Event()
         self._wake_at: float | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    # -- from outside -------------------------------------------------------------------------------------
 
     def wake(self) -> None:
         """Look again soon."""
         self._wake.set()
 
-    @property
-    def secrets(self) -> dict[str, str]:
-        """The passwords of the replicas that this reconciler answers for."""
-        return {i: live.secret for i, live in self._live.items() if live.secret}
-
-    @property
-    def replica_ids(self) -> list[str]:
-        """The replicas that this reconciler answers for."""
-        return list(self._live)
-
-    def exited(self, replica_id: str, event: Exited | None) -> None:
-        """The engine says that a replica's process has ended (None: it is just not there any more)."""
-        live = self._live.get(replica_id)
-        if live and not live.exited.is_set():
-            live.exit = event
-            live.exited.set()
-
-    def missed(self, replica_id: str) -> None:
-        """The engine does not list a replica as running. One that is only being started has no process yet."""
-        live = self._live.get(replica_id)
-        if live and live.record.pid is not None:
-            self.exited(replica_id, None)
-
     def adopt(self, instance: Instance, desired: Desired) -> None:
         """Take over a running replica that an earlier controller started."""
         held = (desired.target, desired.stable)
         revision = next((r for r in held if r and r.generation == instance.generation), desired.target)
-        revision = dataclasses.replace(revision, generation=instance.generation)
-        live = self._track(instance.id, revision, 0, self._rooms.lifecycle.secret(instance.id))
-        live.record = dataclasses.replace(live.record, pid=instance.pid, gpus=instance.gpus)
-        self._spawn(self._until_ready(live))
+        self.replicas.adopt(instance, dataclasses.replace(revision, generation=instance.generation))
 
     async def run(self) -> None:
         """Reconcile until cancelled, or until nothing is desired and nothing is left."""
@@ -156,10 +105,11 @@ class Reconciler:
                     await self._step()
                 except LOST as error:
                     log.warning("%s: redis is away (%s)", self.name, error)
-                    self._wake_at = time.time() + RETRY_S
+                    self._look_again(RETRY_S)
                 await self._sleep()
         finally:
-            for task in (*self._tasks, *self._builds.values()):
+            self.replicas.cancel()
+            for task in self._builds.values():
                 task.cancel()
 
     async def _sleep(self) -> None:
@@ -168,6 +118,10 @@ class Reconciler:
         timeout = None if self._wake_at is None else max(0.0, self._wake_at - time.time())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout)
+
+    def _look_again(self, seconds: float) -> None:
+        at = time.time() + seconds
+        self._wake_at = at if self._wake_at is None else min(at, self._wake_at)
 
     # -- one step -----------------------------------------------------------------------------------------
 
@@ -181,13 +135,12 @@ class Reconciler:
         todo = plan(desired, self._world(desired), time.time())
         if not todo.empty:
             log.info("%s: %s", self.name, _summary(todo))
-        if todo.status == DeploymentStatus.HEALTHY:
-            self._retries.clear()
-        moments = [at for at in (todo.wake_at, self._wake_at) if at is not None]
-        self._wake_at = min(moments, default=None)
-        self._carry_out(desired, todo)
+        if todo.wake_at is not None:
+            self._look_again(max(0.0, todo.wake_at - time.time()))
+        self._act(desired, todo)
         await self._reconfigure(desired, todo)
         await self._tell(desired, todo)
+        self.replicas.drain(todo.stop)
         await self._conclude(desired, todo)
 
     async def _note(self, desired: Desired) -> None:
@@ -206,27 +159,68 @@ class Reconciler:
         revision = desired.effective
         generation = revision.generation if revision else -1
         return World(
-            replicas=tuple(live.record for live in self._live.values()),
+            replicas=self.replicas.records,
             has_artifact=generation in self._artifacts,
-            retries=tuple(r for g, r in self._retries if g == generation),
+            retries=self.replicas.retries(generation),
             failure=self._failure,
         )
 
-    def _carry_out(self, desired: Desired, todo: Plan) -> None:
+    def _act(self, desired: Desired, todo: Plan) -> None:
+        """The parts of a plan that begin something."""
         revision = desired.effective
-        if revision is None:
-            self._retries.clear()
-        if todo.build and revision:
-            self._ensure_build(revision)
-        for attempt in todo.start if revision else ():
-            assert revision is not None
-            self._take_retry(revision.generation, attempt)
-            live = self._track(self._rooms.new_id(), revision, attempt, new_secret())
-            self._spawn(self._start(live, self._artifacts[revision.generation]))
-        for replica_id in todo.stop:
-            live = self._live[replica_id]
-            live.move(ReplicaState.DRAINING)
-            self._spawn(self._drain(live))
+        if revision is None or todo.status == DeploymentStatus.HEALTHY:
+            self.replicas.forget_retries()
+        if revision is not None:
+            if todo.build and revision.generation not in self._builds:
+                self._builds[revision.generation] = asyncio.create_task(self._build(revision))
+            for attempt in todo.start:
+                self.replicas.start(revision, self._artifacts[revision.generation], attempt)
+        self.replicas.leave(todo.stop)
+
+    async def _conclude(self, desired: Desired, todo: Plan) -> None:
+        """The parts of a plan that end a deploy, well or not."""
+        if todo.fail:
+            await self._give_up(desired, todo.fail)
+        elif todo.settle:
+            await self._settle(desired)
+        elif todo.gone:
+            await self._rooms.routes.publish_and_wait()
+            if await self._rooms.store.remove_desired(desired):
+                await self._emit(desired.target.number, "deleted", f"{self.name} is deleted")
+        else:
+            return
+        self.wake()
+
+    async def _give_up(self, desired: Desired, why: Failure) -> None:
+        failed = dataclasses.replace(desired, failure=why)
+        if await self._rooms.store.put_desired(desired, failed):
+            await self._emit(desired.target.number, "failed", why.message, problem=to_problem(_error(why)))
+        self.replicas.forget_retries()
+        self._failure = None
+
+    async def _settle(self, desired: Desired) -> None:
+        await self._rooms.routes.publish_and_wait()
+        settled = dataclasses.replace(desired, stable=desired.target, failure=None)
+        if await self._rooms.store.put_desired(desired, settled):
+            await self._record_version(desired.target)
+            await self._emit(desired.target.number, "done", f"{self.name} is healthy")
+        current = desired.target.generation
+        self._artifacts = {g: a for g, a in self._artifacts.items() if g == current}
+
+    async def _abandon(self) -> None:
+        """Nothing is desired under this name: stop what is left, and finish."""
+        self._desired = None
+        left = [r.id for r in self.replicas.records if r.state != ReplicaState.DRAINING]
+        self.replicas.leave(left)
+        self._rooms.routes.set(self.name, None)
+        await self._rooms.routes.publish()
+        self.replicas.drain(left)
+        if not self.replicas.ids:
+            await self._rooms.store.remove_status(self._rooms.token(), self.name)
+            self._rooms.snapshots.remove(self.name)
+            self.finished = True
+
+    # -- live configuration -------------------------------------------------------------------------------
 
     async def _reconfigure(self, desired: Desired, todo: Plan) -> None:
         """Tell replicas of the newest live configuration; they answer by ``_hear_acks``."""
@@ -235,78 +229,24 @@ class Reconciler:
             return
         serial, spec = await self._rooms.store.next_number(), revision.spec
         config = LiveConfig(serial, revision.config_number, spec.user_config, spec.max_concurrent_queries)
-        for replica_id in todo.reconfigure:
-            live = self._live[replica_id]
-            live.serial = serial
-            live.record = dataclasses.replace(live.record, config_sent=revision.config_number)
+        self.replicas.told(todo.reconfigure, serial, revision.config_number)
         await self._rooms.configs.send(self._rooms.token(), dict.fromkeys(todo.reconfigure, config))
 
     async def _hear_acks(self, desired: Desired) -> None:
-        """Take note of what replicas answered. The nudge that they did may be lost: look again in a while."""
-        waiting = [i for i, live in self._live.items() if live.serial]
-        for replica_id, ack in (await self._rooms.configs.acks(waiting)).items():
-            live = self._live.get(replica_id)
-            if live and ack.serial == live.serial:
-                live.serial = 0
-                self._heard(live, ack, desired)
-        if any(live.serial for live in self._live.values()):
-            self._wake_at = time.time() + ACK_POLL_S
-
-    def _heard(self, live: _Live, ack: Ack, desired: Desired) -> None:
-        if ack.error is None:
-            live.record = dataclasses.replace(live.record, config_number=ack.number)
-            return
-        error = errors.from_problem(dict(ack.error))
-        log.warning("%s: replica %s did not apply its user_config: %s", self.name, live.record.id, error.message)
-        live.record = dataclasses.replace(live.record, config_number=-1, config_sent=-1)
-        if ack.number == desired.target.config_number and not (desired.settled or desired.failed):
-            self._failure = _failure(desired.target.number, error)
-        else:
-            live.move(ReplicaState.UNHEALTHY, error.message)
-
-    async def _conclude(self, desired: Desired, todo: Plan) -> None:
-        """The parts of a plan that end a deploy, well or not."""
-        store, number = self._rooms.store, desired.target.number
-        if todo.fail:
-            failed = dataclasses.replace(desired, failure=todo.fail)
-            if await store.put_desired(desired, failed):
-                problem = to_problem(_error(todo.fail))
-                await self._emit(number, "failed", todo.fail.message, problem=problem)
-            self._retries.clear()
-            self._failure = None
-            self.wake()
-        elif todo.settle:
-            await self._rooms.routes.publish_and_wait()
-            settled = dataclasses.replace(desired, stable=desired.target, failure=None)
-            if await store.put_desired(desired, settled):
-                await self._record_version(desired.target)
-                await self._emit(number, "done", f"{self.name} is healthy")
-            self.wake()
-        elif todo.gone:
-            await self._rooms.routes.publish_and_wait()
-            if await store.remove_desired(desired):
-                await self._emit(number, "deleted", f"{self.name} is deleted")
-            self.wake()
-
-    async def _abandon(self) -> None:
-        """Nothing is desired under this name: stop what is left, and finish."""
-        self._desired = None
-        for live in list(self._live.values()):
-            if live.record.state != ReplicaState.DRAINING:
-                live.move(ReplicaState.DRAINING)
-                self._spawn(self._drain(live))
-        self._rooms.routes.set(self.name, None)
-        await self._rooms.routes.publish()
-        if not self._live:
-            await self._rooms.store.remove_status(self._rooms.token(), self.name)
-            self._rooms.snapshots.remove(self.name)
-            self.finished = True
+        for ack, error in await self.replicas.hear_acks():
+            rollout = not (desired.settled or desired.failed)
+            if rollout and ack.number == desired.target.config_number:
+                self._failure = failure_of(desired.target.number, error)
+            else:
+                self.replicas.distrust(ack.number, error.message)
+        if self.replicas.awaiting_acks:
+            self._look_again(ACK_POLL_S)
 
     # -- what others see ----------------------------------------------------------------------------------
 
     async def _tell(self, desired: Desired, todo: Plan) -> None:
         """Publish the routes and the status that this step led to."""
-        self._route(desired)
+        self._rooms.routes.set(self.name, self._routed(desired))
         await self._rooms.routes.publish()
         revision = desired.effective or desired.target
         artifact = self._artifacts.get(revision.generation)
@@ -317,22 +257,21 @@ class Reconciler:
             number=desired.target.number,
             image=artifact.image if artifact else None,
             lock=artifact.lock if artifact else None,
-            replicas=tuple(live.record for live in self._live.values()),
+            replicas=self.replicas.records,
         )
         if status != self._told:
             await self._rooms.store.put_status(self._rooms.token(), status)
             self._told = status
 
-    def _route(self, desired: Desired) -> None:
+    def _routed(self, desired: Desired) -> RoutedDeployment | None:
         revision = desired.effective
         if revision is None:
-            self._rooms.routes.set(self.name, None)
-            return
-        records = [live.record for live in self._live.values()]
+            return None
+        records = self.replicas.records
         serving = [r for r in records if r.state == ReplicaState.READY]
         serving = serving or [r for r in records if r.state == ReplicaState.UNHEALTHY]
         spec = revision.spec
-        routed = RoutedDeployment(
+        return RoutedDeployment(
             name=self.name,
             route_prefix=spec.route_prefix,
             replicas=tuple(RoutedReplica(r.id, r.address) for r in serving),
@@ -340,7 +279,6 @@ class Reconciler:
             max_queued_requests=spec.max_queued_requests,
             request_timeout_s=spec.request_timeout_s,
         )
-        self._rooms.routes.set(self.name, routed)
 
     async def _record_version(self, revision: Revision) -> None:
         artifact = self._artifacts.get(revision.generation)
@@ -355,27 +293,15 @@ class Reconciler:
         )
         await self._rooms.store.add_version(self._rooms.token(), version)
 
+    async def say(self, number: int, replica_id: str, state: str, why: str = "") -> None:
+        """Tell those who follow a deploy what happened to a replica."""
+        text = f"replica {replica_id} {state}" + (f": {why}" if why else "")
+        await self._emit(number, "replica", text, replica=replica_id, state=state)
+
     async def _emit(self, number: int, kind: str, message: str, **more: Any) -> None:
         await self._rooms.store.emit(self.name, number, kind, message, **more)
 
-    # -- tasks --------------------------------------------------------------------------------------------
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work`` beside the reconciler; a bug in it is logged, and the reconciler looks again."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("%s: a task failed", self.name, exc_info=error)
-        self.wake()
-
-    def _ensure_build(self, revision: Revision) -> None:
-        if revision.generation not in self._builds:
-            task = asyncio.create_task(self._build(revision))
-            self._builds[revision.generation] = task
+    # -- builds -------------------------------------------------------------------------------------------
 
     async def _build(self, revision: Revision) -> None:
         async def report(line: str) -> None:
@@ -387,8 +313,9 @@ class Reconciler:
             self._failure = None
             await self._emit(revision.number, "image", artifact.image, image=artifact.image, reused=reused)
         except FngwError as error:
-            self._failure = _failure(revision.number, error)
-            await asyncio.sleep(0 if self._is_rollout(revision) else back_off(5))
+            log.warning("%s: the build failed: %s", self.name, error.message)
+            self._failure = failure_of(revision.number, error)
+            await asyncio.sleep(0 if self._is_rollout(revision) else REBUILD_S)
         except LOST as error:
             log.warning("%s: lost Redis during a build (%s)", self.name, error)
             await asyncio.sleep(RETRY_S)
@@ -399,162 +326,6 @@ class Reconciler:
     def _is_rollout(self, revision: Revision) -> bool:
         desired = self._desired
         return desired is not None and desired.target.number == revision.number and not desired.settled
-
-    def _track(self, replica_id: str, revision: Revision, attempt: int, secret: str) -> _Live:
-        record = Replica(
-            id=replica_id,
-            deployment=self.name,
-            generation=revision.generation,
-            state=ReplicaState.STARTING,
-            since=time.time(),
-            address=str(self._rooms.lifecycle.layout.replica_socket(replica_id)),
-            config_number=revision.config_number,
-            config_sent=revision.config_number,
-        )
-        live = self._live[replica_id] = _Live(record, revision, attempt, secret)
-        return live
-
-    async def _start(self, live: _Live, artifact: Artifact) -> None:
-        await self._say(live, "starting")
-        try:
-            await self._rooms.configs.grant({live.record.id: live.secret})
-            instance = await self._rooms.lifecycle.start(live.record.id, live.revision, artifact, live.secret)
-        except StartFailed as error:
-            if error.code == "image_missing":
-                self._artifacts.pop(live.revision.generation, None)
-            self._lost(live, _failure(live.revision.number, error))
-            return
-        live.record = dataclasses.replace(live.record, pid=instance.pid, gpus=instance.gpus)
-        await self._until_ready(live)
-
-    async def _until_ready(self, live: _Live) -> None:
-        """Follow a started replica until it is ready, then watch over it until it ends."""
-        socket = self._rooms.lifecycle.layout.replica_socket(live.record.id)
-        ready = asyncio.create_task(probes.wait_ready(socket))
-        gone = asyncio.create_task(live.exited.wait())
-        try:
-            await asyncio.wait((ready, gone), return_when=asyncio.FIRST_COMPLETED)
-            if ready.done():
-                number = ready.result().get("config_number", live.record.config_number)
-                live.record = dataclasses.replace(live.record, config_number=number, config_sent=number)
-        except probes.NotReady as error:
-            if live.record.state != ReplicaState.DRAINING:
-                await self._refused(live, error.error)
-            return
-        finally:
-            ready.cancel()
-            gone.cancel()
-        if live.record.state == ReplicaState.DRAINING:
-            return
-        if live.exited.is_set():
-            await self._bury(live)
-            return
-        live.move(ReplicaState.READY)
-        self.wake()
-        await self._say(live, "healthy")
-        await self._watch_over(live)
-
-    async def _watch_over(self, live: _Live) -> None:
-        """Check a ready replica's health until it dies or fails its checks."""
-        failures, spec = 0, live.revision.spec
-        while live.record.state == ReplicaState.READY:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(live.exited.wait(), spec.health_check_period_s)
-            if live.exited.is_set():
-                if live.record.state == ReplicaState.READY:
-                    await self._bury(live)
-                return
-            problem = await self._health_problem(live, spec.health_check_timeout_s)
-            failures = failures + 1 if problem else 0
-            if problem and failures >= HEALTH_FAILURES and live.record.state == ReplicaState.READY:
-                log.warning("%s: replica %s is unhealthy: %s", self.name, live.record.id, problem)
-                live.move(ReplicaState.UNHEALTHY, problem)
-
-    async def _health_problem(self, live: _Live, timeout_s: float) -> str | None:
-        socket = self._rooms.lifecycle.layout.replica_socket(live.record.id)
-        try:
-            await probes.check_health(socket, timeout_s)
-        except probes.NotReady as error:
-            return error.error.message
-        except TimeoutError:
-            return f"check_health did not answer within {timeout_s:g} s"
-        except (aiohttp.ClientError, OSError) as error:
-            return f"cannot be reached: {error}"
-        return None
-
-    async def _refused(self, live: _Live, error: FngwError) -> None:
-        """A replica told that it cannot serve: stop it."""
-        live.move(ReplicaState.FAILED, error.message)
-        await self._rooms.lifecycle.save_log(live.record.id, self.name)
-        await self._rooms.lifecycle.stop(live.record.id, self.name, 1.0)
-        await self._rooms.configs.revoke(live.record.id)
-        self._lost(live, _failure(live.revision.number, error))
-
-    async def _bury(self, live: _Live) -> None:
-        """A replica died: out of the routes at once, then find out why."""
-        served = live.record.state == ReplicaState.READY
-        if served and time.time() - live.record.since > STABLE_AFTER_S:
-            live.attempt = -1
-        live.move(ReplicaState.FAILED)
-        if served:  # its successor need not wait for the reason
-            self._schedule(live, Failure(live.revision.number, "replica_died", _died(live)))
-        failure = await self._rooms.lifecycle.died(live.record.id, self.name, live.revision.number, live.exit)
-        await self._rooms.configs.revoke(live.record.id)
-        log.warning("%s: %s", self.name, failure.message)
-        if served:
-            self._explain(live, failure)
-        else:
-            self._schedule(live, failure)
-        await self._say(live, "failed", failure.message)
-
-    def _lost(self, live: _Live, failure: Failure) -> None:
-        """A replica did not come up: forget it, and fill its place again after a back-off."""
-        log.warning("%s: replica %s did not start: %s", self.name, live.record.id, failure.message)
-        self._schedule(live, failure)
-        self._spawn(self._say(live, "failed", failure.message))
-
-    def _schedule(self, live: _Live, failure: Failure) -> None:
-        self._live.pop(live.record.id, None)
-        attempt = live.attempt + 1
-        retry = Retry(attempt, time.time() + back_off(attempt), failure)
-        self._retries.append((live.revision.generation, retry))
-        self.wake()
-
-    def _explain(self, live: _Live, failure: Failure) -> None:
-        """Put the reason that was found into the place that waits for its next try."""
-        self._retries = [
-            (g, dataclasses.replace(r, failure=failure) if r.failure.message == _died(live) else r)
-            for g, r in self._retries
-        ]
-
-    def _take_retry(self, generation: int, attempt: int) -> None:
-        for entry in self._retries:
-            if entry[0] == generation and entry[1].attempt == attempt:
-                self._retries.remove(entry)
-                return
-
-    async def _drain(self, live: _Live) -> None:
-        """Out of the routes everywhere, then let it finish, then gone."""
-        if self._desired is not None:
-            self._route(self._desired)
-        await self._rooms.routes.publish_and_wait()
-        await self._rooms.lifecycle.save_log(live.record.id, self.name)
-        await self._rooms.lifecycle.stop(live.record.id, self.name, stop_grace(live.revision))
-        await self._rooms.configs.revoke(live.record.id)
-        self._live.pop(live.record.id, None)
-
-    async def _say(self, live: _Live, state: str, why: str = "") -> None:
-        text = f"replica {live.record.id} {state}" + (f": {why}" if why else "")
-        await self._emit(live.revision.number, "replica", text, replica=live.record.id, state=state)
-
-
-def _failure(number: int, error: FngwError) -> Failure:
-    kind = "BuildFailed" if isinstance(error, BuildFailed) else "DeploymentFailed"
-    return Failure(number, error.code, error.message, detail=error.detail, hint=error.hint, error=kind)
-
-
-def _died(live: _Live) -> str:
-    return f"replica {live.record.id} died"
 
 
 def _error(failure: Failure) -> FngwError:

@@ -1,0 +1,366 @@
+"""The replicas of one deployment: each is started, followed until it is ready, watched over, drained or buried.
+
+Every replica's life is a task of its own. What happens in it lands in its record, and the reconciler is woken; what
+a deployment *should* have is the planner's business, not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import aiohttp
+
+from fngw.errors import BuildFailed, FngwError, from_problem
+from fngw_controller import probes
+from fngw_controller.engines.base import Exited, Instance, StartFailed
+from fngw_controller.lifecycle import Lifecycle, stop_grace
+from fngw_controller.plan import Retry, back_off
+from fngw_controller.routes import Routes
+from fngw_state.configs import Configs, new_secret
+from fngw_state.records import Ack, Artifact, Failure, Replica, ReplicaState, Revision
+
+log = logging.getLogger(__name__)
+
+#: A replica that lived this long was no crash loop: its place starts counting anew.
+STABLE_AFTER_S = 30.0
+HEALTH_FAILURES = 3
+#: For a replica that has already told that it cannot serve.
+REFUSED_GRACE_S = 1.0
+
+
+class Owner(Protocol):
+    """Whom the replicas tell what happens to them: the reconciler."""
+
+    name: str
+
+    def wake(self) -> None: ...
+
+    async def say(self, number: int, replica_id: str, state: str, why: str = "") -> None: ...
+
+
+@dataclass
+class Live:
+    """A replica in the controller's memory: its record, and what the record does not tell."""
+
+    record: Replica
+    revision: Revision
+    attempt: int
+    secret: str
+    serial: int = 0  # of the live configuration that it was told to apply and has not answered to
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    exit: Exited | None = None
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    def move(self, state: ReplicaState, message: str = "") -> None:
+        self.record = dataclasses.replace(self.record, state=state, since=time.time(), message=message)
+
+    def configured(self, number: int) -> None:
+        self.record = dataclasses.replace(self.record, config_number=number, config_sent=number)
+
+
+class Replicas:
+    """All replicas of one deployment.
+
+    Args:
+        owner: is told what happens.
+        lifecycle: starts and stops them.
+        routes: waits until gateways have let go of one that drains.
+        configs: lets them into Redis.
+        new_id: gives ids that were never used.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        lifecycle: Lifecycle,
+        routes: Routes,
+        configs: Configs,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._owner = owner
+        self._lifecycle = lifecycle
+        self._routes = routes
+        self._configs = configs
+        self._new_id = new_id
+        self._live: dict[str, Live] = {}
+        self._retries: list[tuple[int, Retry]] = []  # with the generation they belong to
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- what is there ------------------------------------------------------------------------------------
+
+    @property
+    def records(self) -> tuple[Replica, ...]:
+        return tuple(live.record for live in self._live.values())
+
+    @property
+    def ids(self) -> list[str]:
+        return list(self._live)
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Their passwords for Redis."""
+        return {i: live.secret for i, live in self._live.items() if live.secret}
+
+    def retries(self, generation: int) -> tuple[Retry, ...]:
+        """The places of one generation that wait to be filled again."""
+        return tuple(retry for g, retry in self._retries if g == generation)
+
+    def forget_retries(self) -> None:
+        self._retries.clear()
+
+    # -- what to do ---------------------------------------------------------------------------------------
+
+    def start(self, revision: Revision, artifact: Artifact, attempt: int) -> None:
+        """Start a replica in a place where ``attempt`` starts failed before."""
+        self._take_retry(revision.generation, attempt)
+        live = self._track(self._new_id(), revision, attempt, new_secret())
+        self._spawn(self._start(live, artifact))
+
+    def adopt(self, instance: Instance, revision: Revision) -> None:
+        """Take over a running replica that an earlier controller started."""
+        live = self._track(instance.id, revision, 0, self._lifecycle.secret(instance.id))
+        live.record = dataclasses.replace(live.record, pid=instance.pid, gpus=instance.gpus)
+        self._spawn(self._until_ready(live))
+
+    def leave(self, replica_ids: Iterable[str]) -> None:
+        """Mark replicas as draining: they are to be out of the next routing table."""
+        for replica_id in replica_ids:
+            self._live[replica_id].move(ReplicaState.DRAINING)
+
+    def drain(self, replica_ids: Iterable[str]) -> None:
+        """Stop replicas, once every gateway routes by the table that was published last."""
+        for replica_id in replica_ids:
+            self._spawn(self._drain(self._live[replica_id]))
+
+    def exited(self, replica_id: str, event: Exited | None) -> None:
+        """The engine says that a replica's process has ended (None: it is just not there any more)."""
+        live = self._live.get(replica_id)
+        if live and not live.exited.is_set():
+            live.exit = event
+            live.exited.set()
+
+    def missed(self, replica_id: str) -> None:
+        """The engine does not list a replica as running. One that is only being started has no process yet."""
+        live = self._live.get(replica_id)
+        if live and live.record.pid is not None:
+            self.exited(replica_id, None)
+
+    def cancel(self) -> None:
+        """Follow no replica any more; they run on."""
+        for task in self._tasks:
+            task.cancel()
+
+    # -- live configuration -------------------------------------------------------------------------------
+
+    def told(self, replica_ids: Iterable[str], serial: int, number: int) -> None:
+        """Note that replicas were told to apply a configuration."""
+        for replica_id in replica_ids:
+            live = self._live[replica_id]
+            live.serial = serial
+            live.record = dataclasses.replace(live.record, config_sent=number)
+
+    async def hear_acks(self) -> list[tuple[Ack, FngwError]]:
+        """Note what replicas answered; return those that could not apply it, with why."""
+        waiting = [i for i, live in self._live.items() if live.serial]
+        refusals = []
+        for replica_id, ack in (await self._configs.acks(waiting)).items():
+            live = self._live.get(replica_id)
+            if live is None or ack.serial != live.serial:
+                continue
+            live.serial = 0
+            if ack.error is None:
+                live.configured(ack.number)
+            else:
+                live.configured(-1)  # nobody knows what it runs by: to be told again
+                refusals.append((ack, from_problem(dict(ack.error))))
+        return refusals
+
+    @property
+    def awaiting_acks(self) -> bool:
+        return any(live.serial for live in self._live.values())
+
+    def distrust(self, number: int, why: str) -> None:
+        """Have replicas replaced that could not apply a configuration outside of a rollout."""
+        for live in self._live.values():
+            if live.record.config_number == -1 and live.record.state == ReplicaState.READY:
+                log.warning(
+                    "%s: replica %s did not apply configuration %d: %s", self._owner.name, live.id, number, why
+                )
+                live.move(ReplicaState.UNHEALTHY, why)
+
+    # -- one replica's life -------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` beside the reconciler; a bug in it is logged, and the reconciler looks again."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("%s: a task failed", self._owner.name, exc_info=error)
+        self._owner.wake()
+
+    def _track(self, replica_id: str, revision: Revision, attempt: int, secret: str) -> Live:
+        record = Replica(
+            id=replica_id,
+            deployment=self._owner.name,
+            generation=revision.generation,
+            state=ReplicaState.STARTING,
+            since=time.time(),
+            address=str(self._lifecycle.layout.replica_socket(replica_id)),
+            config_number=revision.config_number,
+            config_sent=revision.config_number,
+        )
+        live = self._live[replica_id] = Live(record, revision, attempt, secret)
+        return live
+
+    async def _start(self, live: Live, artifact: Artifact) -> None:
+        await self._say(live, "starting")
+        try:
+            await self._configs.grant({live.id: live.secret})
+            instance = await self._lifecycle.start(live.id, live.revision, artifact, live.secret)
+        except StartFailed as error:
+            await self._lost(live, failure_of(live.revision.number, error))
+            return
+        live.record = dataclasses.replace(live.record, pid=instance.pid, gpus=instance.gpus)
+        await self._until_ready(live)
+
+    async def _until_ready(self, live: Live) -> None:
+        """Follow a started replica until it is ready, then watch over it until it ends."""
+        ready = asyncio.create_task(probes.wait_ready(self._socket(live)))
+        gone = asyncio.create_task(live.exited.wait())
+        try:
+            await asyncio.wait((ready, gone), return_when=asyncio.FIRST_COMPLETED)
+            info = ready.result() if ready.done() else {}
+        except probes.NotReady as error:
+            if live.record.state != ReplicaState.DRAINING:
+                await self._refused(live, error.error)
+            return
+        finally:
+            ready.cancel()
+            gone.cancel()
+        if live.record.state == ReplicaState.DRAINING:
+            return
+        if live.exited.is_set():
+            await self._bury(live)
+            return
+        live.configured(info.get("config_number", live.record.config_number))
+        live.move(ReplicaState.READY)
+        self._owner.wake()
+        await self._say(live, "healthy")
+        await self._watch_over(live)
+
+    async def _watch_over(self, live: Live) -> None:
+        """Check a ready replica's health until it dies, drains or fails its checks."""
+        failures, spec = 0, live.revision.spec
+        while live.record.state == ReplicaState.READY:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(live.exited.wait(), spec.health_check_period_s)
+            if live.record.state != ReplicaState.READY:
+                return
+            if live.exited.is_set():
+                await self._bury(live)
+                return
+            problem = await self._health_problem(live, spec.health_check_timeout_s)
+            failures = failures + 1 if problem else 0
+            if problem and failures >= HEALTH_FAILURES and live.record.state == ReplicaState.READY:
+                log.warning("%s: replica %s is unhealthy: %s", self._owner.name, live.id, problem)
+                live.move(ReplicaState.UNHEALTHY, problem)
+
+    async def _health_problem(self, live: Live, timeout_s: float) -> str | None:
+        try:
+            await probes.check_health(self._socket(live), timeout_s)
+        except probes.NotReady as error:
+            return error.error.message
+        except TimeoutError:
+            return f"check_health did not answer within {timeout_s:g} s"
+        except (aiohttp.ClientError, OSError) as error:
+            return f"cannot be reached: {error}"
+        return None
+
+    async def _drain(self, live: Live) -> None:
+        """Out of the routes everywhere, then let it finish, then gone."""
+        await self._routes.publish_and_wait()
+        await self._remove(live, stop_grace(live.revision))
+        self._live.pop(live.id, None)
+
+    async def _refused(self, live: Live, error: FngwError) -> None:
+        """A replica told that it cannot serve: stop it."""
+        live.move(ReplicaState.FAILED, error.message)
+        await self._remove(live, REFUSED_GRACE_S)
+        await self._lost(live, failure_of(live.revision.number, error))
+
+    async def _bury(self, live: Live) -> None:
+        """A replica died by itself. One that served is succeeded at once; why it died is found out after."""
+        served = live.record.state == ReplicaState.READY
+        if served and time.time() - live.record.since > STABLE_AFTER_S:
+            live.attempt = -1
+        live.move(ReplicaState.FAILED)
+        if served:
+            self._schedule(live, Failure(live.revision.number, "replica_died", _died(live)))
+        failure = await self._lifecycle.died(live.id, self._owner.name, live.revision.number, live.exit)
+        await self._configs.revoke(live.id)
+        if served:
+            self._explain(live, failure)
+            log.warning("%s: %s", self._owner.name, failure.message)
+            await self._say(live, "failed", failure.message)
+        else:
+            await self._lost(live, failure)
+
+    async def _remove(self, live: Live, grace_s: float) -> None:
+        await self._lifecycle.retire(live.id, self._owner.name, grace_s)
+        await self._configs.revoke(live.id)
+
+    async def _lost(self, live: Live, failure: Failure) -> None:
+        """A replica did not come up: forget it, and fill its place again after a back-off."""
+        log.warning("%s: replica %s did not start: %s", self._owner.name, live.id, failure.message)
+        self._schedule(live, failure)
+        await self._say(live, "failed", failure.message)
+
+    def _schedule(self, live: Live, failure: Failure) -> None:
+        self._live.pop(live.id, None)
+        attempt = live.attempt + 1
+        retry = Retry(attempt, time.time() + back_off(attempt), failure)
+        self._retries.append((live.revision.generation, retry))
+        self._owner.wake()
+
+    def _take_retry(self, generation: int, attempt: int) -> None:
+        for entry in self._retries:
+            if entry[0] == generation and entry[1].attempt == attempt:
+                self._retries.remove(entry)
+                return
+
+    def _explain(self, live: Live, failure: Failure) -> None:
+        """Put the reason that was found into the place that waits for its next try."""
+        self._retries = [
+            (g, dataclasses.replace(r, failure=failure) if r.failure.message == _died(live) else r)
+            for g, r in self._retries
+        ]
+
+    def _socket(self, live: Live) -> Any:
+        return self._lifecycle.layout.replica_socket(live.id)
+
+    def _say(self, live: Live, state: str, why: str = "") -> Awaitable[None]:
+        return self._owner.say(live.revision.number, live.id, state, why)
+
+
+def failure_of(number: int, error: FngwError) -> Failure:
+    """Return why revision ``number`` failed, as a record."""
+    kind = "BuildFailed" if isinstance(error, BuildFailed) else "DeploymentFailed"
+    return Failure(number, error.code, error.message, detail=error.detail, hint=error.hint, error=kind)
+
+
+def _died(live: Live) -> str:
+    return f"replica {live.id} died"
