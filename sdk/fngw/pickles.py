@@ -103,13 +103,13 @@ class _Tracer(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         elif isinstance(obj, (type, FunctionType)):
             self.has_code = True
             self.modules.update(_imports_inside(obj))
-            return self._with_draft_id(obj, reduced)
+            return self._steady_class(obj, reduced) if isinstance(obj, type) else reduced
         return reduced
 
-    def _with_draft_id(self, obj: Any, reduced: Any) -> Any:
-        if not isinstance(obj, type):
-            return reduced
-        self.classes.append(obj)
+    def _steady_class(self, cls: type, reduced: Any) -> Any:
+        """Return what stands for ``cls``, without what pickling itself may have left in it."""
+        self.classes.append(cls)
+        reduced[2][0].pop("__slotnames__", None)  # copyreg's cache, there once an instance was pickled
         if not self._draft:
             return reduced
         arguments = tuple(0 if isinstance(a, str) and _TRACKER_ID.fullmatch(a) else a for a in reduced[1])

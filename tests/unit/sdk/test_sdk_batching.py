@@ -5,8 +5,9 @@ import pickle
 from typing import Any
 
 import cloudpickle
-import fngw
 import pytest
+
+import fngw
 
 
 async def test_calls_share_batches() -> None:

@@ -7,8 +7,9 @@ import socket
 import tarfile
 from pathlib import Path
 
-import fngw
 import pytest
+
+import fngw
 from fngw.bundle import collect, write_tar
 
 from .sdk_projects import write

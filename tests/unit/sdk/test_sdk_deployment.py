@@ -4,9 +4,10 @@ import copy
 import pickle
 from typing import Any
 
-import fngw
 import numpy as np
 import pytest
+
+import fngw
 from fngw.options import OPTION_NAMES
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fngw
 import pytest
+
+import fngw
 from fngw.environments import read_environment
 from fngw.options import Options
 

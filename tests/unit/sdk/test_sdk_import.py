@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fngw
 import pytest
+
+import fngw
 
 SOURCES = sorted(Path(fngw.__file__).parent.glob("*.py"))
 #: The caller's side: these may use what the light client depends on.

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fngw
 import pytest
+
+import fngw
 from fngw.options import Options
 from fngw.pack import Packed, pack
+from fngw.pickles import pickle_arguments
 
 from .sdk_projects import PACK, PackedProject, run_python, write
 
@@ -180,6 +182,19 @@ def test_two_runs_give_the_same_bundle(project: Path, packed: Pack, script: str)
     digests = {packed(code, project, script, PYTHONHASHSEED=seed).code["bundle"] for seed in ("1", "2")}
     assert len(digests) == 1
     assert packed(code.replace("Base: pass", "Base: x = 1"), project, script).code["bundle"] not in digests
+
+
+def test_using_a_class_does_not_change_its_bundle() -> None:
+    class Config:
+        pass
+
+    class Target:
+        def same(self, other: Any) -> bool:
+            return isinstance(other, Config)
+
+    first = pack_here(Target, OPTIONS).code.bundle
+    pickle_arguments((Config(), Target()), {}, "%d.%d" % sys.version_info[:2])
+    assert pack_here(Target, OPTIONS).code.bundle == first
 
 
 # -- what cannot be sent ----------------------------------------------------------------------------------
