@@ -6,6 +6,7 @@ Replicas are containers where a Docker engine answers, else local processes.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -38,17 +39,12 @@ def choose_engine() -> str:
         return "process"
     say("A Docker engine answers: the replicas will be containers. Base images first (a minute, once).")
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    built = subprocess.run([HERE.parent / "runtime-image" / "build.sh"], env={**_environment(), "PYTHON": version})
+    settings = {**os.environ, "PYTHON": version, "UV": str(FNGW.with_name("uv"))}
+    built = subprocess.run([HERE.parent / "runtime-image" / "build.sh"], env=settings)
     if built.returncode == 0:
         return "docker"
     say("The base images cannot be made here (see above): the replicas will be local processes instead.")
     return "process"
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "UV": str(Path(sys.executable).with_name("uv"))}
 
 
 def free_port() -> int:
@@ -72,7 +68,7 @@ def installation(engine: str) -> Iterator[str]:
 def show(client: httpx.Client, method: str, path: str, body: str | None = None) -> None:
     answer = client.request(method, path, content=body)
     sent = f" -d {body!r}" if body else ""
-    print(f"curl{sent} '{client.base_url}{path.lstrip('/')}'\n    {answer.status_code} {answer.text.rstrip()!r}")
+    print(f"curl{sent} '{str(client.base_url).rstrip('/')}{path}'\n    {answer.status_code} {answer.text.rstrip()!r}")
     answer.raise_for_status()
 
 
