@@ -169,7 +169,7 @@ class Exchange:
         except Lost as lost:
             self._after_loss(lost, replica, repeatable)
             return False
-        if connection.status == 503 and headers.is_at_capacity(503, connection.headers):
+        if headers.is_at_capacity(connection.status, connection.headers):
             return self._at_capacity(replica)
         await self._respond(connection)
         return True
@@ -193,7 +193,8 @@ class Exchange:
         connection.write(self._request, last=self._body is not None)
         if self._body is None:
             await connection.asked()
-            if not connection.status:
+            # One that answers first and reads then does not ask. What is answered completely needs no body.
+            if not connection.done and not headers.is_at_capacity(connection.status, connection.headers):
                 self._upload = self._loop.create_task(self._send_body(connection))
         if not connection.status:
             await connection.head()

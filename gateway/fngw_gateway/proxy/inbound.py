@@ -150,10 +150,10 @@ class Inbound:
             self._size += len(data)
             self._ahead += len(data)
             self._chunks.append(data)
+        self.complete = not message.get("more_body", False)
         if self._size > self._max_body:
             raise problems.body_too_large(self._max_body)
-        if not message.get("more_body", False):
-            self.complete = True
+        if self.complete:
             length = self._head.length
             if length is not None and self._size != length:
                 # A request to upgrade loses its body in the server's parser: it must not be sent half.
