@@ -68,7 +68,8 @@ def installation(engine: str) -> Iterator[str]:
 def show(client: httpx.Client, method: str, path: str, body: str | None = None) -> None:
     answer = client.request(method, path, content=body)
     sent = f" -d {body!r}" if body else ""
-    print(f"curl{sent} '{str(client.base_url).rstrip('/')}{path}'\n    {answer.status_code} {answer.text.rstrip()!r}")
+    url = str(client.base_url).rstrip("/") + path
+    print(f"curl{sent} '{url}'\n    {answer.status_code} {answer.text.rstrip()!r}")
     answer.raise_for_status()
 
 
