@@ -10,12 +10,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack
 from typing import Any
 
-from fngw_state.store import Store, connect
-
 from fngw_gateway.proxy import DataPlane, headers, problems, routing
 from fngw_gateway.proxy.plane import CALL_PREFIX
 from fngw_gateway.settings import GatewaySettings
 from fngw_gateway.tables import Tables, gateway_id
+from fngw_state.store import Store, connect
 
 __all__ = ["Gateway", "create_gateway"]
 

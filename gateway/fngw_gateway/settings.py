@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from pydantic import BeforeValidator, Field
+
 from fngw.options import parse_bytes
 from fngw_state.settings import SharedSettings
-from pydantic import BeforeValidator, Field
 
 
 def _size(value: Any) -> Any:

@@ -17,10 +17,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from fngw_state.records import RoutedDeployment, RoutedReplica
-
 from fngw_gateway.proxy import problems
 from fngw_gateway.proxy.pool import Pool
+from fngw_state.records import RoutedDeployment, RoutedReplica
 
 __all__ = ["NO_REPLICA_S", "Backend", "Loop", "Replica"]
 

@@ -17,7 +17,6 @@ from time import perf_counter
 from typing import Any
 
 from fngw.errors import FngwError
-
 from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.balancer import Backend, Replica
 from fngw_gateway.proxy.inbound import WATCH_AFTER_S, ClientGone, Inbound

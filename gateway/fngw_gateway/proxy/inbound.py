@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import Any
 
 from fngw.errors import FngwError
-
 from fngw_gateway.proxy import problems
 from fngw_gateway.proxy.headers import RequestHead
 

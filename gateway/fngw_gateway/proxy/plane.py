@@ -15,12 +15,11 @@ from urllib.parse import unquote
 
 from fngw import protocol
 from fngw.errors import FngwError
-from fngw_state.records import RoutedDeployment, RoutingTable
-
 from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.balancer import Backend
 from fngw_gateway.proxy.forward import Exchange
 from fngw_gateway.proxy.routing import Routes
+from fngw_state.records import RoutedDeployment, RoutingTable
 
 __all__ = ["DataPlane"]
 

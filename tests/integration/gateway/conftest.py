@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import uvicorn
 import uvloop
+
 from fngw_gateway.app import Gateway
 from fngw_gateway.proxy import DataPlane
 from fngw_state.records import RoutedDeployment, RoutedReplica, RoutingTable
@@ -75,17 +76,17 @@ class Site:
     upstreams: list[Upstream] = field(default_factory=list)
     clients: list[Client] = field(default_factory=list)
 
-    async def upstream(self, script: Script = echo, name: str = "") -> Upstream:
+    async def upstream(self, script: Script = echo, name: str = "", *, tcp: bool = False) -> Upstream:
         """Start a replica."""
-        upstream = Upstream(self.directory / f"{name or f'r{len(self.upstreams)}'}.sock", script)
+        upstream = Upstream(self.directory / f"{name or f'r{len(self.upstreams)}'}.sock", script, tcp)
         await upstream.start()
         self.upstreams.append(upstream)
         return upstream
 
     def route(self, *upstreams: Upstream | Path, prefix: str | None = "/f", name: str = "f", **more: Any) -> None:
         """Route ``prefix`` to these replicas, by a new table."""
-        paths = [u if isinstance(u, Path) else u.path for u in upstreams]
-        replicas = tuple(RoutedReplica(p.stem, str(p)) for p in paths)
+        named = [(u.stem, str(u)) if isinstance(u, Path) else (u.path.stem, u.address) for u in upstreams]
+        replicas = tuple(RoutedReplica(*pair) for pair in named)
         limits = {"max_concurrent_queries": 100, "max_queued_requests": 100, "request_timeout_s": None, **more}
         self.generation += 1
         deployment = RoutedDeployment(name=name, route_prefix=prefix, replicas=replicas, **limits)

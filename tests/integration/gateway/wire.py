@@ -147,10 +147,12 @@ Script = Callable[[Peer, "Upstream"], Awaitable[None]]
 
 @dataclass
 class Upstream:
-    """A replica: a Unix socket and what it does with each connection."""
+    """A replica: a Unix socket (or a port), and what it does with each connection."""
 
     path: Path
     script: Script
+    tcp: bool = False
+    address: str = ""
     connections: int = 0
     ended: int = 0
     requests: list[Message] = field(default_factory=list)
@@ -159,7 +161,12 @@ class Upstream:
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def start(self) -> None:
-        self.server = await asyncio.start_unix_server(self._connected, self.path)
+        if self.tcp:
+            self.server = await asyncio.start_server(self._connected, "127.0.0.1")
+            self.address = "127.0.0.1:%d" % self.server.sockets[0].getsockname()[1]
+        else:
+            self.server = await asyncio.start_unix_server(self._connected, self.path)
+            self.address = str(self.path)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

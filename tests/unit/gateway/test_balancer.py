@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fngw.errors import FngwError
 from fngw_gateway.proxy.balancer import Backend, Replica
 from fngw_state.records import RoutedDeployment, RoutedReplica
-from hypothesis import given
-from hypothesis import strategies as st
 
 from .virtual_loop import VirtualLoop, settle
 

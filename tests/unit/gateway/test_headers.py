@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from fngw_gateway.proxy.headers import RequestHead, answer_headers, is_at_capacity, read_request, request_id
 
 Header = tuple[bytes, bytes]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from fngw_gateway.proxy.routing import Routes, is_own, read_path, remove_dots
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fngw_gateway.proxy.routing import Routes, is_own, read_path, remove_dots
 
 ROUTES = Routes([("/", "root"), ("/api", "api"), ("/api/v1", "v1"), ("/größe", "size"), ("/a/b", "ab")])
 
