@@ -6,7 +6,6 @@ from typing import Any, Awaitable, Callable
 
 from fngw import protocol
 from fngw.errors import FngwError
-
 from fngw_runtime import root_path
 from fngw_runtime.lifecycle import Replica
 from fngw_runtime.replies import Outbox, Receive, Scope, Send, send_body, send_json, send_problem

@@ -9,7 +9,6 @@ from typing import Any, List, Optional
 
 from fngw import protocol
 from fngw.errors import RemoteError
-
 from fngw_runtime.encode import is_stream
 from fngw_runtime.inbox import Inbox
 from fngw_runtime.invoke import invoke, request_id

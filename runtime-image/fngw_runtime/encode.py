@@ -10,7 +10,6 @@ import sys
 from typing import Any, AsyncIterator, Tuple
 
 from fngw.errors import FngwError
-
 from fngw_runtime.inbox import Inbox
 from fngw_runtime.replies import Outbox, Scope, send_body
 from fngw_runtime.reports import describe

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any, Dict, Optional, Set
 
 from fngw.errors import DeploymentFailed
-
 from fngw_runtime import root_path
 from fngw_runtime.invoke import answer_error, request_id
 from fngw_runtime.load import USER_ERRORS, failed

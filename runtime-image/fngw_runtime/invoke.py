@@ -8,7 +8,6 @@ from typing import Any, Dict, Tuple
 
 from fngw.errors import FngwError, RemoteError
 from fngw.protocol import REQUEST_ID_HEADER, USER_ERROR_HEADER
-
 from fngw_runtime import root_path
 from fngw_runtime.encode import send_result
 from fngw_runtime.inbox import Inbox

@@ -14,14 +14,14 @@ import os
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from fngw.errors import DeploymentFailed, FngwError
+from fngw.errors import DeploymentFailed, FngwError, to_problem
 from fngw.protocol import ReplicaConfig
-
 from fngw_runtime import load
 from fngw_runtime.admission import Admission
 from fngw_runtime.calls import Calls
 from fngw_runtime.ingress import Ingress
 from fngw_runtime.invoke import Functions
+from fngw_runtime.live_config import LiveConfig
 from fngw_runtime.load import USER_ERRORS, call_either
 from fngw_runtime.reports import describe, report, say, user_traceback
 from fngw_runtime.target import Target
@@ -50,6 +50,8 @@ class Replica:
         self.failure: Optional[DeploymentFailed] = None
         self.config_number: Optional[int] = None
         self.admission = Admission(limit)
+        self._loop = asyncio.get_event_loop()
+        self._user_config: Any = None  # the one that reconfigure last took
         self.functions: Optional[Functions] = None
         self.ingress: Optional[Ingress] = None
         self.calls: Optional[Calls] = None
@@ -62,7 +64,7 @@ class Replica:
         self._checking: Optional[asyncio.Future[None]] = None
         # One thread for what happens once (a CUDA context or a database connection may be bound to it), one for
         # health checks (busy requests must not make a replica look ill), the rest for requests.
-        self._setup = Threads(1, "fngw-setup", loop=asyncio.get_event_loop())
+        self._setup = Threads(1, "fngw-setup", loop=self._loop)
         self._health = Threads(1, "fngw-health")
         self._threads = Threads(min(limit, MOST_THREADS), "fngw-request")
 
@@ -76,6 +78,8 @@ class Replica:
         try:
             await self._construct()
             self._settle(READY)
+            if self.config.redis is not None:
+                LiveConfig(self.config.redis, self._apply_from_thread).start()
         except asyncio.CancelledError:
             raise  # stopped; an ordinary Exception before Python 3.8
         except DeploymentFailed as failure:
@@ -144,23 +148,41 @@ class Replica:
     # -- while it runs ------------------------------------------------------------------------------------
 
     async def reconfigure(self, number: int, config: Any) -> None:
-        """Give the user's object a new ``user_config``, unless a newer one is applied already.
+        """Give the user's object a new ``user_config``.
 
         New requests wait, and it waits for those under way, which finish on the old one.
 
         Raises:
-            DeploymentFailed: with code ``reconfigure_failed``.
+            DeploymentFailed: with code ``reconfigure_failed``; the object may be anywhere between old and new.
         """
         assert self._target is not None
-        async with self._reconfiguring:
-            if self.config_number is not None and number <= self.config_number:
-                return
-            async with self.admission.paused():
-                try:
-                    await call_either(self._target.value.reconfigure, self._setup, config)
-                except USER_ERRORS as error:
-                    raise load.failed("reconfigure_failed", error) from error
+        async with self._reconfiguring, self.admission.paused():
+            self._user_config = None
+            try:
+                await call_either(self._target.value.reconfigure, self._setup, config)
+            except USER_ERRORS as error:
+                raise load.failed("reconfigure_failed", error) from error
+            self._user_config = config
             self.config_number = number
+
+    async def apply(self, config: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+        """Apply a live configuration; return None, or a problem document that says why not."""
+        limit = config["max_concurrent_queries"]
+        if limit != self.admission.limit:
+            self.admission.limit = limit
+            self._threads.resize(min(limit, MOST_THREADS))
+        wanted = config["user_config"]
+        if wanted is not None and wanted != self._user_config:
+            try:
+                await self.reconfigure(config["number"], wanted)
+            except DeploymentFailed as failure:
+                say(f"reconfigure failed: {failure}")
+                return to_problem(failure)
+        self.config_number = config["number"]
+        return None
+
+    def _apply_from_thread(self, config: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+        return asyncio.run_coroutine_threadsafe(self.apply(config), self._loop).result()
 
     async def healthy(self) -> Dict[str, Any]:
         """Run the user's ``check_health``, once for all that ask at the same time.
@@ -195,9 +217,9 @@ class Replica:
         while admitted.value:
             left = deadline - loop.time()
             if left <= 0:
-                say(f"stopping with {admitted.value} requests unfinished")
+                say(f"stopping with requests unfinished: {admitted.value}")
                 return False
-            say(f"stopping: {admitted.value} requests in flight, waiting at most {left:.0f} s")
+            say(f"stopping; requests in flight: {admitted.value}, waiting at most {left:.1f} s")
             await admitted.wait(min(left, max(self.config.graceful_shutdown_wait_loop_s, 0.1)))
         return True
 

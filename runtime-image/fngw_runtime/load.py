@@ -16,7 +16,6 @@ from typing import Any, Awaitable, Callable, Dict, Tuple
 from fngw import protocol
 from fngw.errors import DeploymentFailed
 from fngw.protocol import ReplicaConfig
-
 from fngw_runtime.reports import describe, user_traceback
 from fngw_runtime.threads import Threads
 

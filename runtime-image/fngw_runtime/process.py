@@ -17,7 +17,6 @@ from typing import Any, Coroutine, Optional
 
 from fngw import protocol
 from fngw.protocol import ReplicaConfig
-
 from fngw_runtime.asgi import App
 from fngw_runtime.lifecycle import Replica
 from fngw_runtime.reports import say

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from fngw.protocol import ROOT_PATH_HEADER
-
 from fngw_runtime.replies import Scope
 
 __all__ = ["app_wants_whole_path", "has_prefix", "request_class", "starlette_wants_whole_path", "strip", "take"]

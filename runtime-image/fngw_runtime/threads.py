@@ -21,16 +21,21 @@ class Threads:
     """
 
     def __init__(self, size: int, name: str, loop: Any = None) -> None:
-        starts: Dict[str, Any] = (
-            {"initializer": asyncio.set_event_loop, "initargs": (loop,)} if loop is not None else {}
-        )
-        self._pool = ThreadPoolExecutor(size, thread_name_prefix=name, **starts)
+        self._options: Dict[str, Any] = {"thread_name_prefix": name}
+        if loop is not None:
+            self._options.update(initializer=asyncio.set_event_loop, initargs=(loop,))
+        self._pool = ThreadPoolExecutor(size, **self._options)
         self._calls: Set[Future[Any]] = set()
 
     @property
     def busy(self) -> bool:
         """Whether a call is running or waits for a thread; one whose caller was cancelled may still be."""
         return bool(self._calls)
+
+    def resize(self, size: int) -> None:
+        """Let ``size`` threads take the calls that come from now on; what runs goes on where it is."""
+        before, self._pool = self._pool, ThreadPoolExecutor(size, **self._options)
+        before.shutdown(wait=False)
 
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return what ``function`` returns. Cancelling stops the waiting, not the thread."""
