@@ -28,6 +28,7 @@ LIMIT_VARIABLE = "FNGW_MAX_BUNDLE"
 DEFAULT_LIMIT = "256MiB"
 IGNORE_FILES = (".gitignore", ".fngwignore")
 #: Never shipped: of no use in a replica, and often large.
+MARKS = ("pyvenv.cfg", "fngw.lock")  # files that mark a virtual environment, and the data dir of an `fngw up`
 SKIPPED = {".git", ".hg", ".svn", ".venv", "__pycache__", ".fngw", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 SKIPPED |= {"node_modules"}
 HOPELESS = 8  # give up the walk at so many times the limit: somebody deploys from their home folder
@@ -183,7 +184,7 @@ def _walk(root: Path, folder: Path, rules: _Rules) -> Iterator[Entry]:
 def _skipped(name: str, path: Path, is_folder: bool) -> bool:
     if name in SKIPPED or name.endswith(".egg-info"):
         return True
-    return is_folder and (path / "pyvenv.cfg").is_file()  # a virtual environment
+    return is_folder and any((path / mark).is_file() for mark in MARKS)
 
 
 def _entry(root: Path, path: Path) -> Entry:
