@@ -54,12 +54,9 @@ async def serve(settings: ControllerSettings) -> None:
     )
     log.info("engine: %s", await engine.check())
     store = Store(connect(settings.redis_url))
-    logs = LogServer(engine, layout)
-    await logs.start()
     try:
         await _work(settings, engine, store, layout, stop)
     finally:
-        await logs.stop()
         await store.close()
         await engine.close()
 
@@ -78,10 +75,11 @@ async def _work(
         snapshots=Snapshots(layout.data / "desired"),
         configs=Configs(store),
         token=lambda: leader.token,
+        confirm=leader.confirm,
         new_id=lambda: secrets.token_hex(4),
     )
     controller = Controller(rooms, leader)
-    work = asyncio.create_task(controller.run())
+    work = asyncio.create_task(_lead(controller, leader, LogServer(engine, layout)))
     told = asyncio.create_task(stop.wait())
     await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
     told.cancel()
@@ -93,6 +91,16 @@ async def _work(
         await controller.stop_replicas()
     await controller.resign()
     images.close()
+
+
+async def _lead(controller: Controller, leader: Leader, logs: LogServer) -> None:
+    """Wait to lead, then work. Whoever only waits stays away from the leader's socket."""
+    await leader.acquire()
+    await logs.start()
+    try:
+        await controller.run()
+    finally:
+        await logs.stop()
 
 
 def main() -> int:

@@ -9,12 +9,11 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from fngw_controller.engines.base import Instance
+from fngw_controller.engines.base import EngineError, Instance
 from fngw_controller.leader import Leader
 from fngw_controller.lifecycle import stop_grace
 from fngw_controller.reconciler import Reconciler, Rooms
 from fngw_state import keys
-from fngw_state.records import Desired
 from fngw_state.store import LOST
 from fngw_state.watch import watch
 
@@ -22,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: Safety net: look at every deployment and at the engine's list this often, whatever was or was not heard.
 SWEEP_S = 15.0
+#: An emptied Redis is noticed within this.
+MIND_REDIS_S = 1.0
 #: How long gateways may take to learn that all replicas are about to stop.
 FAREWELL_S = 2.0
 DEFAULT_GRACE_S = 25.0
@@ -44,10 +45,11 @@ class Controller:
     async def run(self) -> None:
         """Work until cancelled.
 
+        Call it once the leader's lease is held.
+
         Raises:
             Fenced (in an exception group): another controller leads.
         """
-        await self._leader.acquire()
         engine = await self._rooms.engine.check()
         await self._rooms.store.put_engine(self._leader.token, engine.name, engine.version, engine.detail)
         await self._rooms.snapshots.restore(self._rooms.store)
@@ -58,6 +60,7 @@ class Controller:
             group.create_task(self._follow_engine())
             group.create_task(self._follow_acks())
             group.create_task(self._sweep())
+            group.create_task(self._mind_redis())
 
     async def stop_replicas(self) -> None:
         """Take all replicas out of the routes, then drain and stop them. Works with Redis away, too."""
@@ -93,18 +96,23 @@ class Controller:
     async def _adopt(self) -> None:
         """Take over what an earlier controller started; stop what belongs to nothing."""
         desired = await self._rooms.store.all_desired()
+        self._rooms.snapshots.prune(desired)
+        await self._rooms.routes.resume(desired)
+        statuses = (await self._rooms.store.all_status()).values()
+        seen = {(r.id, r.generation): r for status in statuses for r in status.replicas}
         for name in desired:
             self._reconcilers[name] = Reconciler(name, self._rooms)
+        unwanted = []
         for instance in await self._rooms.engine.list():
-            await self._adopt_one(instance, desired.get(instance.deployment))
-
-    async def _adopt_one(self, instance: Instance, desired: Desired | None) -> None:
-        if instance.running and desired is not None:
-            log.info("adopting replica %s of %s", instance.id, instance.deployment)
-            self._reconcilers[instance.deployment].adopt(instance, desired)
-        else:
-            log.info("removing replica %s of %s, which is not wanted", instance.id, instance.deployment)
-            await self._stop(instance, DEFAULT_GRACE_S if instance.running else 0)
+            wanted = desired.get(instance.deployment)
+            if instance.running and wanted is not None:
+                log.info("adopting replica %s of %s", instance.id, instance.deployment)
+                last = seen.get((instance.id, instance.generation))
+                self._reconcilers[instance.deployment].adopt(instance, wanted, last)
+            else:
+                log.info("removing replica %s of %s, which is not wanted", instance.id, instance.deployment)
+                unwanted.append(self._stop(instance, DEFAULT_GRACE_S if instance.running else 0))
+        await asyncio.gather(*unwanted)
 
     def _look_after(self, name: str, group: asyncio.TaskGroup) -> None:
         """Wake a deployment's reconciler; make one where there is none, or none that still runs."""
@@ -123,6 +131,7 @@ class Controller:
                 self._look_after(message[1], group)
                 continue
             with suppress(*LOST):  # lost again: the next subscription comes by here
+                await self._heal()
                 for name in {*self._reconcilers, *await self._rooms.store.all_desired()}:
                     self._look_after(name, group)
 
@@ -155,12 +164,33 @@ class Controller:
 
     async def _compare(self) -> None:
         """Tell reconcilers of replicas that ended while nobody listened."""
-        before = {r: r.replicas.ids for r in self._reconcilers.values()}
-        running = {i.id for i in await self._rooms.engine.list() if i.running}
+        before = {r: r.replicas.placed for r in self._reconcilers.values()}
+        try:
+            running = {i.id for i in await self._rooms.engine.list() if i.running}
+        except EngineError as error:  # its events begin anew once it answers: then this is called again
+            log.warning("the engine's replicas cannot be listed: %s", error.message)
+            return
         for reconciler, ids in before.items():
             for replica_id in ids:
                 if replica_id not in running:
                     reconciler.replicas.missed(replica_id)
+
+    # -- should Redis lose its memory ---------------------------------------------------------------------
+
+    async def _mind_redis(self) -> None:
+        while True:
+            await asyncio.sleep(MIND_REDIS_S)
+            with suppress(*LOST):
+                await self._heal()
+
+    async def _heal(self) -> None:
+        """If Redis was emptied, write back all that is known here. Nothing is stopped because of that."""
+        rooms = self._rooms
+        if await rooms.snapshots.restore(rooms.store, rooms.routes.generation):
+            rooms.routes.publish_anew()
+            for reconciler in list(self._reconcilers.values()):
+                await rooms.configs.grant(reconciler.replicas.secrets)
+                reconciler.retell()
 
     async def _sweep(self) -> None:
         while True:

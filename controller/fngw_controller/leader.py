@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from fngw_state import keys
 from fngw_state.store import LOST, Fenced, Store
@@ -11,6 +12,8 @@ from fngw_state.store import LOST, Fenced, Store
 log = logging.getLogger(__name__)
 
 RENEW_S = keys.LEADER_TTL_MS / 3000
+#: A lease that was not renewed for this long (the process was frozen) may be another's by now.
+DOUBTFUL_AFTER_S = RENEW_S * 2
 
 
 class Leader:
@@ -25,6 +28,7 @@ class Leader:
         self._store = store
         self._controller = controller
         self._token = 0
+        self._renewed = 0.0
 
     @property
     def token(self) -> int:
@@ -35,7 +39,7 @@ class Leader:
         """Wait until this controller leads."""
         waiting = False
         while not self._token:
-            self._token = await self._store.lead(self._controller)
+            self._token, self._renewed = await self._store.lead(self._controller), time.monotonic()
             if not self._token:
                 if not waiting:
                     log.info("another controller leads; waiting for its lease to end")
@@ -54,13 +58,28 @@ class Leader:
         while True:
             await asyncio.sleep(RENEW_S)
             try:
-                token = await self._store.lead(self._controller)
+                await self._renew()
             except LOST as error:
                 log.warning("redis is away (%s); still leading what runs", error)
-                continue
-            if not token:
-                raise Fenced("another controller leads")
-            self._token = token
+
+    async def confirm(self) -> None:
+        """Make sure that this controller leads: at no cost, unless it has not renewed its lease for long.
+
+        Raises:
+            Fenced: another controller leads, or has led meanwhile.
+            one of ``LOST``: Redis is away.
+        """
+        if time.monotonic() - self._renewed > DOUBTFUL_AFTER_S:
+            await self._renew()
+
+    async def _renew(self) -> None:
+        asked = time.monotonic()
+        token = await self._store.lead(self._controller, self._token)
+        # One more than the one held: the lease ran out, and nobody else took it. More: somebody did, and what this
+        # controller knows of replicas is out of date.
+        if token not in (self._token, self._token + 1):
+            raise Fenced("another controller leads" if not token else "another controller has led meanwhile")
+        self._token, self._renewed = token, asked
 
     async def resign(self) -> None:
         """Give the lease back."""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from fngw import protocol
 from fngw.protocol import ReplicaConfig
-from fngw_controller.engines.base import Engine, Exited, Instance, ReplicaSpec
+from fngw_controller.engines.base import Engine, Exited, Instance, ReplicaSpec, StartFailed
 from fngw_state import keys
 from fngw_state.configs import user_of
 from fngw_state.layout import Layout
@@ -60,7 +60,7 @@ class Lifecycle:
             StartFailed: the engine refused; nothing is left behind.
         """
         try:
-            await asyncio.to_thread(self._prepare, replica_id, revision, artifact, secret)
+            await asyncio.to_thread(self._prepared, replica_id, revision, artifact, secret)
             return await self.engine.start(self._spec(replica_id, revision, artifact))
         except BaseException:
             await asyncio.to_thread(self._remove_dir, replica_id)
@@ -101,6 +101,13 @@ class Lifecycle:
         except (OSError, ValueError):
             return ""
         return config.redis["password"] if config.redis else ""
+
+    def _prepared(self, replica_id: str, revision: Revision, artifact: Artifact, secret: str) -> None:
+        try:
+            self._prepare(replica_id, revision, artifact, secret)
+        except OSError as error:
+            what = f"replica {replica_id} of {revision.spec.name} could not be started"
+            raise StartFailed(f"{what}: {error}", hint="is the disk full? are all blobs there?") from error
 
     def _prepare(self, replica_id: str, revision: Revision, artifact: Artifact, secret: str) -> None:
         directory = self.layout.replica_dir(replica_id)

@@ -231,8 +231,9 @@ def _describe(
         progress += "; building"
     if world.retries:
         worst = max(world.retries, key=lambda r: r.attempt)
-        progress += f"; {worst.attempt} failed start{'s' if worst.attempt > 1 else ''}: {worst.failure.message}"
-        if desired.settled:
+        tries = f"{worst.attempt} failed starts: " if worst.attempt > 1 else ""
+        progress += f"; {tries}{worst.failure.message}"
+        if worst.attempt > 1 and (desired.settled or desired.failed):
             return DeploymentStatus.UNHEALTHY, f"crash loop, backing off: {progress}"
     if groups.sick:
         progress += f"; {len(groups.sick)} failed their health checks"

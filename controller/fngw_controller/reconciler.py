@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from fngw_state.records import (
     Desired,
     Failure,
     LiveConfig,
+    Replica,
     ReplicaState,
     Revision,
     RoutedDeployment,
@@ -61,6 +62,7 @@ class Rooms:
     snapshots: Snapshots
     configs: Configs
     token: Callable[[], int]
+    confirm: Callable[[], Awaitable[None]]  # raises Fenced unless this controller leads
     new_id: Callable[[], str]
 
 
@@ -89,11 +91,16 @@ class Reconciler:
         """Look again soon."""
         self._wake.set()
 
-    def adopt(self, instance: Instance, desired: Desired) -> None:
-        """Take over a running replica that an earlier controller started."""
+    def retell(self) -> None:
+        """Tell everything again, as Redis has lost it."""
+        self._told = None
+        self.wake()
+
+    def adopt(self, instance: Instance, desired: Desired, seen: Replica | None) -> None:
+        """Take over a running replica that an earlier controller started, and last saw as ``seen``."""
         held = (desired.target, desired.stable)
         revision = next((r for r in held if r and r.generation == instance.generation), desired.target)
-        self.replicas.adopt(instance, dataclasses.replace(revision, generation=instance.generation))
+        self.replicas.adopt(instance, dataclasses.replace(revision, generation=instance.generation), seen)
 
     async def run(self) -> None:
         """Reconcile until cancelled, or until nothing is desired and nothing is left."""
@@ -126,9 +133,10 @@ class Reconciler:
     # -- one step -----------------------------------------------------------------------------------------
 
     async def _step(self) -> None:
+        await self._rooms.confirm()
         desired = await self._rooms.store.desired(self.name)
         if desired is None:
-            await self._abandon()
+            await self._missing()
             return
         await self._note(desired)
         await self._hear_acks(desired)
@@ -140,7 +148,6 @@ class Reconciler:
         self._act(desired, todo)
         await self._reconfigure(desired, todo)
         await self._tell(desired, todo)
-        self.replicas.drain(todo.stop)
         await self._conclude(desired, todo)
 
     async def _note(self, desired: Desired) -> None:
@@ -175,7 +182,14 @@ class Reconciler:
                 self._builds[revision.generation] = asyncio.create_task(self._build(revision))
             for attempt in todo.start:
                 self.replicas.start(revision, self._artifacts[revision.generation], attempt)
-        self.replicas.leave(todo.stop)
+        self._drain(todo.stop, desired)
+
+    def _drain(self, replica_ids: Sequence[str], desired: Desired | None) -> None:
+        """Take replicas out of the routes and let them go. Nothing is awaited in between: what stops half-way when
+        Redis is lost would leave them draining for ever."""
+        self.replicas.leave(replica_ids)
+        self._rooms.routes.set(self.name, self._routed(desired) if desired else None)
+        self.replicas.drain(replica_ids)
 
     async def _conclude(self, desired: Desired, todo: Plan) -> None:
         """The parts of a plan that end a deploy, well or not."""
@@ -207,14 +221,22 @@ class Reconciler:
         current = desired.target.generation
         self._artifacts = {g: a for g, a in self._artifacts.items() if g == current}
 
+    async def _missing(self) -> None:
+        """Redis does not know this name. A deletion is always seen here first; if it was not, Redis has lost it."""
+        lost = self._desired
+        if lost is None or lost.deleting:
+            await self._abandon()
+            return
+        if await self._rooms.store.put_desired(None, lost):
+            log.warning("%s: redis had lost what is desired; restored revision %d", self.name, lost.target.number)
+        self.wake()
+
     async def _abandon(self) -> None:
         """Nothing is desired under this name: stop what is left, and finish."""
         self._desired = None
         left = [r.id for r in self.replicas.records if r.state != ReplicaState.DRAINING]
-        self.replicas.leave(left)
-        self._rooms.routes.set(self.name, None)
+        self._drain(left, None)
         await self._rooms.routes.publish()
-        self.replicas.drain(left)
         if not self.replicas.ids:
             await self._rooms.store.remove_status(self._rooms.token(), self.name)
             self._rooms.snapshots.remove(self.name)
@@ -246,7 +268,6 @@ class Reconciler:
 
     async def _tell(self, desired: Desired, todo: Plan) -> None:
         """Publish the routes and the status that this step led to."""
-        self._rooms.routes.set(self.name, self._routed(desired))
         await self._rooms.routes.publish()
         revision = desired.effective or desired.target
         artifact = self._artifacts.get(revision.generation)
@@ -294,11 +315,15 @@ class Reconciler:
         await self._rooms.store.add_version(self._rooms.token(), version)
 
     async def say(self, number: int, replica_id: str, state: str, why: str = "") -> None:
-        """Tell those who follow a deploy what happened to a replica."""
+        """Tell those who follow a deploy what happened to a replica, if Redis is there to take it."""
         text = f"replica {replica_id} {state}" + (f": {why}" if why else "")
-        await self._emit(number, "replica", text, replica=replica_id, state=state)
+        try:
+            await self._emit(number, "replica", text, replica=replica_id, state=state)
+        except LOST as error:
+            log.warning("%s: %s (nobody was told: %s)", self.name, text, error)
 
     async def _emit(self, number: int, kind: str, message: str, **more: Any) -> None:
+        await self._rooms.confirm()
         await self._rooms.store.emit(self.name, number, kind, message, **more)
 
     # -- builds -------------------------------------------------------------------------------------------
@@ -310,7 +335,8 @@ class Reconciler:
         try:
             artifact, reused = await self._rooms.images.ensure(revision.spec, report)
             self._artifacts[revision.generation] = artifact
-            self._failure = None
+            if self._failure and self._failure.number == revision.number:
+                self._failure = None
             await self._emit(revision.number, "image", artifact.image, image=artifact.image, reused=reused)
         except FngwError as error:
             log.warning("%s: the build failed: %s", self.name, error.message)

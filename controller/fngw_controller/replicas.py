@@ -19,12 +19,14 @@ import aiohttp
 
 from fngw.errors import BuildFailed, FngwError, from_problem
 from fngw_controller import probes
-from fngw_controller.engines.base import Exited, Instance, StartFailed
+from fngw_controller.engines.base import EngineError, Exited, Instance
 from fngw_controller.lifecycle import Lifecycle, stop_grace
+from fngw_controller.patience import patiently
 from fngw_controller.plan import Retry, back_off
 from fngw_controller.routes import Routes
 from fngw_state.configs import Configs, new_secret
 from fngw_state.records import Ack, Artifact, Failure, Replica, ReplicaState, Revision
+from fngw_state.store import Fenced
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,11 @@ class Live:
     serial: int = 0  # of the live configuration that it was told to apply and has not answered to
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     exit: Exited | None = None
+    started: asyncio.Event = field(default_factory=asyncio.Event)  # the engine is through with starting it
+
+    @property
+    def leaving(self) -> bool:
+        return self.record.state == ReplicaState.DRAINING
 
     @property
     def id(self) -> str:
@@ -107,6 +114,11 @@ class Replicas:
         return list(self._live)
 
     @property
+    def placed(self) -> list[str]:
+        """Ids of those that the engine has started."""
+        return [i for i, live in self._live.items() if live.record.pid is not None]
+
+    @property
     def secrets(self) -> dict[str, str]:
         """Their passwords for Redis."""
         return {i: live.secret for i, live in self._live.items() if live.secret}
@@ -126,11 +138,16 @@ class Replicas:
         live = self._track(self._new_id(), revision, attempt, new_secret())
         self._spawn(self._start(live, artifact))
 
-    def adopt(self, instance: Instance, revision: Revision) -> None:
-        """Take over a running replica that an earlier controller started."""
+    def adopt(self, instance: Instance, revision: Revision, seen: Replica | None) -> None:
+        """Take over a running replica that an earlier controller started, and last saw as ``seen``."""
         live = self._track(instance.id, revision, 0, self._lifecycle.secret(instance.id))
         live.record = dataclasses.replace(live.record, pid=instance.pid, gpus=instance.gpus)
-        self._spawn(self._until_ready(live))
+        live.started.set()
+        if seen and seen.state in (ReplicaState.READY, ReplicaState.DRAINING):
+            live.record = dataclasses.replace(live.record, state=seen.state, since=seen.since)
+            live.configured(seen.config_number)
+        go_on = {ReplicaState.READY: self._watch_over, ReplicaState.DRAINING: self._drain}
+        self._spawn(go_on.get(live.record.state, self._until_ready)(live))
 
     def leave(self, replica_ids: Iterable[str]) -> None:
         """Mark replicas as draining: they are to be out of the next routing table."""
@@ -151,8 +168,7 @@ class Replicas:
 
     def missed(self, replica_id: str) -> None:
         """The engine does not list a replica as running. One that is only being started has no process yet."""
-        live = self._live.get(replica_id)
-        if live and live.record.pid is not None:
+        if replica_id in self.placed:
             self.exited(replica_id, None)
 
     def cancel(self) -> None:
@@ -208,7 +224,8 @@ class Replicas:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
+        error = None if task.cancelled() else task.exception()
+        if error and not isinstance(error, Fenced):  # of that, the leader's lease tells the controller as a whole
             log.error("%s: a task failed", self._owner.name, exc_info=error)
         self._owner.wake()
 
@@ -229,13 +246,23 @@ class Replicas:
     async def _start(self, live: Live, artifact: Artifact) -> None:
         await self._say(live, "starting")
         try:
-            await self._configs.grant({live.id: live.secret})
-            instance = await self._lifecycle.start(live.id, live.revision, artifact, live.secret)
-        except StartFailed as error:
-            await self._lost(live, failure_of(live.revision.number, error))
+            instance = await patiently(f"starting replica {live.id}", lambda: self._place(live, artifact))
+        except EngineError as error:
+            if not live.leaving:
+                await self._lost(live, failure_of(live.revision.number, error))
             return
-        live.record = dataclasses.replace(live.record, pid=instance.pid, gpus=instance.gpus)
-        await self._until_ready(live)
+        finally:
+            live.started.set()
+        if instance is not None:
+            live.record = dataclasses.replace(live.record, pid=instance.pid, gpus=instance.gpus)
+            await self._until_ready(live)
+
+    async def _place(self, live: Live, artifact: Artifact) -> Instance | None:
+        """Let it into Redis and start it; None when it was told to leave before that."""
+        if live.leaving:
+            return None
+        await self._configs.grant({live.id: live.secret})
+        return await self._lifecycle.start(live.id, live.revision, artifact, live.secret)
 
     async def _until_ready(self, live: Live) -> None:
         """Follow a started replica until it is ready, then watch over it until it ends."""
@@ -245,13 +272,13 @@ class Replicas:
             await asyncio.wait((ready, gone), return_when=asyncio.FIRST_COMPLETED)
             info = ready.result() if ready.done() else {}
         except probes.NotReady as error:
-            if live.record.state != ReplicaState.DRAINING:
+            if not live.leaving:
                 await self._refused(live, error.error)
             return
         finally:
             ready.cancel()
             gone.cancel()
-        if live.record.state == ReplicaState.DRAINING:
+        if live.leaving:
             return
         if live.exited.is_set():
             await self._bury(live)
@@ -292,8 +319,10 @@ class Replicas:
 
     async def _drain(self, live: Live) -> None:
         """Out of the routes everywhere, then let it finish, then gone."""
-        await self._routes.publish_and_wait()
+        await live.started.wait()  # what an engine is only starting it cannot stop
+        await patiently(f"draining replica {live.id}", self._routes.publish_and_wait)
         await self._remove(live, stop_grace(live.revision))
+        live.exited.set()
         self._live.pop(live.id, None)
 
     async def _refused(self, live: Live, error: FngwError) -> None:
@@ -310,8 +339,7 @@ class Replicas:
         live.move(ReplicaState.FAILED)
         if served:
             self._schedule(live, Failure(live.revision.number, "replica_died", _died(live)))
-        failure = await self._lifecycle.died(live.id, self._owner.name, live.revision.number, live.exit)
-        await self._configs.revoke(live.id)
+        failure = await self._last_words(live)
         if served:
             self._explain(live, failure)
             log.warning("%s: %s", self._owner.name, failure.message)
@@ -319,9 +347,19 @@ class Replicas:
         else:
             await self._lost(live, failure)
 
+    async def _last_words(self, live: Live) -> Failure:
+        """Find out why a replica died, and clean up after it."""
+        name, number, what = self._owner.name, live.revision.number, f"clearing replica {live.id} away"
+        failure = await patiently(
+            what, lambda: self._lifecycle.died(live.id, name, number, live.exit), on=EngineError
+        )
+        await patiently(what, lambda: self._configs.revoke(live.id))
+        return failure
+
     async def _remove(self, live: Live, grace_s: float) -> None:
-        await self._lifecycle.retire(live.id, self._owner.name, grace_s)
-        await self._configs.revoke(live.id)
+        name, what = self._owner.name, f"stopping replica {live.id}"
+        await patiently(what, lambda: self._lifecycle.retire(live.id, name, grace_s), on=EngineError)
+        await patiently(what, lambda: self._configs.revoke(live.id))
 
     async def _lost(self, live: Live, failure: Failure) -> None:
         """A replica did not come up: forget it, and fill its place again after a back-off."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from fngw_state.records import RoutedDeployment, RoutingTable
 from fngw_state.store import Store
@@ -38,6 +38,26 @@ class Routes:
             self._wanted.pop(name, None)
         else:
             self._wanted[name] = routed
+
+    async def resume(self, names: Collection[str]) -> None:
+        """Go on from the table that an earlier controller published, as far as it is about ``names``.
+
+        Else a deployment would be without a route until its reconciler has had its first look.
+        """
+        table = await self._store.routes()
+        if table is not None:
+            self._published = {d.name: d for d in table.deployments}
+            self._wanted = {name: d for name, d in self._published.items() if name in names}
+            self._generation = table.generation
+
+    def publish_anew(self) -> None:
+        """Have the table published with the next ``publish`` even if nothing has changed: Redis has lost it."""
+        self._published = None
+
+    @property
+    def generation(self) -> int:
+        """Of the table that was published last."""
+        return self._generation
 
     async def publish(self) -> int:
         """Publish what has changed; return the generation that holds it. Concurrent callers share one table."""

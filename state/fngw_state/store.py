@@ -49,7 +49,8 @@ redis.call('PUBLISH', ARGV[4], ARGV[1])
 return 1
 """
 
-# KEYS leader, fence; ARGV controller id, TTL ms. Returns the token, or 0 while another one leads.
+# KEYS leader, fence; ARGV controller id, TTL ms, the newest token that the caller has seen (an emptied Redis must
+# not count from 1 again). Returns the token, or 0 while another one leads.
 _LEAD = """
 local value = redis.call('GET', KEYS[1])
 if value then
@@ -58,9 +59,16 @@ if value then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return tonumber(token)
 end
+if tonumber(redis.call('GET', KEYS[2]) or '0') < tonumber(ARGV[3]) then redis.call('SET', KEYS[2], ARGV[3]) end
 local token = redis.call('INCR', KEYS[2])
 redis.call('SET', KEYS[1], ARGV[1] .. '|' .. token, 'PX', ARGV[2])
 return token
+"""
+
+# KEYS generation; ARGV the least that it may be.
+_RAISE = """
+if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+return 1
 """
 
 # KEYS leader; ARGV controller id
@@ -117,6 +125,7 @@ class Store:
         self.redis: Any = redis  # its stubs mix the answers of decoded and raw connections
         self._put_desired = redis.register_script(_PUT_DESIRED)
         self._lead = redis.register_script(_LEAD)
+        self._raise = redis.register_script(_RAISE)
         self._resign = redis.register_script(_RESIGN)
         self._fenced = redis.register_script(_FENCED)
 
@@ -132,6 +141,10 @@ class Store:
     async def last_number(self) -> int:
         """Return the last number given out; 0 in an empty Redis."""
         return int(await self.redis.get(keys.GENERATION) or 0)
+
+    async def raise_numbers(self, least: int) -> None:
+        """See to it that no number up to ``least`` is given out again, after Redis was emptied."""
+        await self._raise(keys=[keys.GENERATION], args=[str(least)])
 
     async def desired(self, name: str) -> Desired | None:
         text = await self.redis.hget(keys.DESIRED, name)
@@ -169,11 +182,20 @@ class Store:
         """Mark Redis as in use; False when it was empty, so that desired state has to be restored."""
         return not await self.redis.set(keys.INSTALLED, "1", nx=True)
 
+    async def in_use(self) -> bool:
+        """Whether Redis was marked as in use, and has not been emptied since."""
+        return bool(await self.redis.exists(keys.INSTALLED))
+
     # -- leadership ---------------------------------------------------------------------------------------
 
-    async def lead(self, controller: str) -> int:
-        """Take or renew the leader's lease; return its fencing token, or 0 while another one leads."""
-        args = [controller, str(keys.LEADER_TTL_MS)]
+    async def lead(self, controller: str, held: int = 0) -> int:
+        """Take or renew the leader's lease; return its fencing token, or 0 while another one leads.
+
+        Args:
+            controller: who wants to lead.
+            held: the token it has. A new one is greater, even if Redis has forgotten all it knew.
+        """
+        args = [controller, str(keys.LEADER_TTL_MS), str(held)]
         return int(await self._lead(keys=[keys.LEADER, keys.FENCE], args=args))
 
     async def resign(self, controller: str) -> None:
