@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from fngw.errors import FngwError
-
 from fngw_supervisor.say import Say, complain, say, say_json, say_nothing, show_json
 
 if TYPE_CHECKING:

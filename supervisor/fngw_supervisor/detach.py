@@ -13,7 +13,6 @@ from pathlib import Path
 
 from fngw.errors import FngwError
 from fngw_state.layout import Layout
-
 from fngw_supervisor import datadir, logs
 from fngw_supervisor.lock import LOCK_FILE, Running, already_running, holders
 from fngw_supervisor.say import Say

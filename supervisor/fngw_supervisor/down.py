@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from fngw.errors import FngwError
-
 from fngw_supervisor.lock import LOCK_FILE, Running, holders, is_free
 from fngw_supervisor.say import Say
 

@@ -18,7 +18,6 @@ from urllib.parse import quote
 
 from fngw.errors import FngwError
 from fngw_state.layout import Layout
-
 from fngw_supervisor.datadir import explained, write_private
 from fngw_supervisor.parts import Part, Stage
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fngw.errors import FngwError
-
 from fngw_supervisor.settings import EngineChoice
 
 _TIMEOUT_S = 5

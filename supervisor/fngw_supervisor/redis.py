@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
+
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
 
 from fngw.errors import FngwError
 from fngw_state.layout import Layout
 from fngw_state.store import connect
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
-
 from fngw_supervisor import embedded
 from fngw_supervisor.crew import Crew, Keeper
 from fngw_supervisor.datadir import redis_password
@@ -113,4 +113,4 @@ def without_password(url: str) -> str:
         'redis://db:6379/0'
     """
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 
+from pydantic import Field, ValidationError
+
 from fngw.errors import ValidationError as FngwValidationError
 from fngw_state.settings import SharedSettings
-from pydantic import Field, ValidationError
 
 
 class EngineChoice(StrEnum):

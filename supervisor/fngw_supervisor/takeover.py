@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from fngw.errors import FngwError
-
 from fngw_supervisor.datadir import explained
 from fngw_supervisor.lock import LOCK_FILE, Lock, Running, already_running, holders
 from fngw_supervisor.say import Say

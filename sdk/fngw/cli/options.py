@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fngw import endpoint
+from fngw.cli.report import usage_error
+from fngw.errors import ValidationError
 
 if TYPE_CHECKING:
     from fngw.client import Client
@@ -36,9 +38,12 @@ def use_gateway(url: str | None, token: str | None) -> None:
     """Use this gateway from now on: what the flags say, else the environment.
 
     Raises:
-        FngwError: not a URL.
+        FngwError: usage: not a URL.
     """
-    endpoint.choose(endpoint.resolve(url, token))
+    try:
+        endpoint.choose(endpoint.resolve(url, token))
+    except ValidationError as error:
+        raise usage_error(error.message, error.hint) from None
 
 
 @contextmanager

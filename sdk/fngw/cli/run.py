@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -39,8 +40,8 @@ def run(name: str, arguments: Sequence[str]) -> int:
         return report.exit_code(error)
     except (KeyboardInterrupt, typer.Abort):
         return report.INTERRUPTED
-    except BrokenPipeError:  # as in `fngw logs NAME | head`: the reader has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except _ReaderGone:  # as in `fngw logs NAME | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
         return 0
 
 
@@ -59,9 +60,28 @@ def _invoke(command: Command, arguments: list[str]) -> int:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     settings = {"help_option_names": ["--help", "-h"]}
     examples = "Examples:\n\n\b\n" + "\n".join(f"  {line}" for line in module.EXAMPLES[command.name])
-    app.command(command.name, epilog=examples, context_settings=settings)(getattr(module, command.function))
+    function = _pipe_aware(getattr(module, command.function))
+    app.command(command.name, epilog=examples, context_settings=settings)(function)
     result = typer.main.get_command(app).main(arguments, prog_name=f"fngw {command.name}", standalone_mode=False)
     return result if isinstance(result, int) else 0
+
+
+class _ReaderGone(Exception):
+    """Whoever reads stdout has enough."""
+
+
+def _pipe_aware(function: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with its broken pipes under another name: Click would end the process with code 1."""
+
+    @functools.wraps(function)
+    def aware(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise _ReaderGone from None
+
+    return aware
 
 
 def _translated(error: Any, name: str) -> FngwError:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+
 from fngw_state.layout import Layout
 
 STAND_IN = Path(__file__).with_name("stand_in.py")

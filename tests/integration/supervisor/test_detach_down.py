@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from tests.integration.supervisor.conftest import STAND_IN, Site, alive, eventually
+
 from fngw.errors import FngwError
 from fngw_supervisor.detach import detach
 from fngw_supervisor.down import down
 from fngw_supervisor.lock import LOCK_FILE, Running, holders, is_free
 from fngw_supervisor.takeover import take_lock
-
-from tests.integration.supervisor.conftest import STAND_IN, Site, alive, eventually
 
 Told = list[tuple[str, str]]
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fngw_supervisor.datadir import redis_password
-from fngw_supervisor.embedded import find_server, redis_url
 from redis import Redis
 from redis.exceptions import AuthenticationError
-
 from tests.integration.supervisor.conftest import Site, eventually
+
+from fngw_supervisor.datadir import redis_password
+from fngw_supervisor.embedded import find_server, redis_url
 
 
 def connected(site: Site) -> Redis:
