@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -66,16 +67,41 @@ async def get_spec(name: str, request: Request) -> dict[str, Any]:
 @router.put("/deployments/{name}", status_code=202)
 async def deploy(name: str, body: DeployRequest, request: Request) -> Accepted:
     """Deploy a spec under a name. What changes is decided by the redeploy table."""
-    store: Store = request.app.state.store
     spec = _parse(name, body.spec)
     _check_blobs(spec, request.app.state.settings)
-    for _ in range(SWAP_TRIES):
-        before = await store.desired(name)
+
+    def resolve(before: Desired | None, number: int) -> tuple[Desired, Outcome]:
         deploys.check_prev_version(before, body.prev_version)
-        after, outcome = deploys.resolve(before, spec, await store.next_number(), time.time())
-        if after is before or await store.put_desired(before, after):
-            await store.emit(name, after.target.number, "accepted", f"revision {after.target.number}: {outcome}")
-            return Accepted(revision=after.target.number, outcome=outcome)
+        return deploys.resolve(before, spec, number, time.time())
+
+    return await change(request.app.state.store, name, resolve)
+
+
+@router.patch("/deployments/{name}", status_code=202)
+async def adjust(name: str, changes: dict[str, Any], request: Request) -> Accepted:
+    """Change live options of what runs, in place: ``{"num_replicas": 3}``."""
+    unknown = sorted(set(changes) - LIVE_OPTIONS)
+    if unknown:
+        known = ", ".join(sorted(LIVE_OPTIONS))
+        raise ValidationError(f"{unknown[0]}: needs a new version, or is no option", hint=f"can change: {known}")
+
+    def resolve(before: Desired | None, number: int) -> tuple[Desired, Outcome]:
+        after, outcome = deploys.adjust(_present(before, name), changes, number, time.time())
+        _check(after.target.spec)
+        return after, outcome
+
+    return await change(request.app.state.store, name, resolve)
+
+
+@router.post("/deployments/{name}/cancel", status_code=202)
+async def cancel(name: str, revision: int, request: Request, reason: str = "asked to") -> Accepted:
+    """Give up a deploy that is under way: what served before serves on. One that is over stays as it is."""
+    store: Store = request.app.state.store
+    for _ in range(SWAP_TRIES):
+        before = await find(store, name)
+        after = deploys.cancel(before, revision, reason)
+        if after is None or await store.put_desired(before, after):
+            return Accepted(revision=revision, outcome="over" if after is None else "cancelled")
     raise _contended(name)
 
 
@@ -94,13 +120,30 @@ async def delete(name: str, request: Request) -> Accepted:
     raise _contended(name)
 
 
+async def change(
+    store: Store, name: str, resolve: Callable[[Desired | None, int], tuple[Desired, Outcome]]
+) -> Accepted:
+    """Write what ``resolve`` makes of the present desired state, trying again when another writer was quicker."""
+    for _ in range(SWAP_TRIES):
+        before = await store.desired(name)
+        after, outcome = resolve(before, await store.next_number())
+        if after is before or await store.put_desired(before, after):
+            number = after.target.number
+            await store.emit(name, number, "accepted", f"revision {number}: {outcome}")
+            return Accepted(revision=number, outcome=outcome)
+    raise _contended(name)
+
+
 async def find(store: Store, name: str) -> Desired:
     """Return what is desired under ``name``.
 
     Raises:
         DeploymentNotFound: nothing is.
     """
-    desired = await store.desired(name)
+    return _present(await store.desired(name), name)
+
+
+def _present(desired: Desired | None, name: str) -> Desired:
     if desired is None:
         raise DeploymentNotFound(f"no deployment is named {name!r}", hint="`fngw list` shows those that there are")
     return desired
@@ -139,20 +182,26 @@ def _parse(name: str, data: dict[str, Any]) -> DeploymentSpec:
     """Return the spec, checked again: callers other than the SDK may send anything."""
     try:
         spec = DeploymentSpec.from_dict(data)
-        names = {f.name for f in dataclasses.fields(Options)}
-        Options(**{k: v for k, v in spec.to_dict().items() if k in names})
-    except ValidationError:
-        raise
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValidationError(f"spec: {error}", hint="see fngw.spec.DeploymentSpec") from None
     if spec.name != name:
         raise ValidationError(f"spec.name is {spec.name!r}, but the URL says {name!r}")
+    _check(spec)
+    return spec
+
+
+def _check(spec: DeploymentSpec) -> None:
+    """Hold a spec's options to the same rules as the SDK does."""
+    names = {f.name for f in dataclasses.fields(Options)}
+    try:
+        Options(**{k: v for k, v in spec.to_dict().items() if k in names})
+    except TypeError as error:
+        raise ValidationError(str(error)) from None
     if spec.user_config is not None and not spec.code.has_reconfigure:
         raise ValidationError(
             "user_config: given, but there is no reconfigure method to take it",
             hint="define `def reconfigure(self, config)` on the class",
         )
-    return spec
 
 
 def _check_blobs(spec: DeploymentSpec, settings: GatewaySettings) -> None:
@@ -168,4 +217,4 @@ def _contended(name: str) -> FngwError:
     return FngwError(text, code="contended", status=409, hint="try again")
 
 
-__all__ = ["Outcome", "describe", "find", "router"]
+__all__ = ["Accepted", "change", "describe", "find", "router"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import AsyncIterator
 
 import httpx
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
-from fngw.errors import Unreachable
+from fngw.errors import Unreachable, ValidationError
 from fngw_gateway.api.deployments import find
 from fngw_gateway.settings import GatewaySettings
 from fngw_state import builds, keys
@@ -17,30 +19,54 @@ from fngw_state.store import Store
 
 router = APIRouter(tags=["logs"])
 
+AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
 
 @router.get("/deployments/{name}/logs")
 async def get_logs(
     name: str,
     request: Request,
     tail: int = 100,
-    since: float | None = None,
+    since: str = "",
     follow: bool = False,
     build: bool = False,
 ) -> Response:
     """The logs of a deployment's replicas, oldest first; or of its last build.
 
-    ``tail`` is lines per replica, ``since`` Unix seconds; ``follow`` goes on until the client leaves.
+    ``tail`` is lines per replica; ``since`` an age such as ``10m``, or Unix seconds; ``follow`` goes on until the
+    client leaves.
     """
     store: Store = request.app.state.store
     await find(store, name)
     if build:
         return PlainTextResponse(await _build_log(store, name))
     query: dict[str, str] = {"tail": str(tail)}
-    if since is not None:
-        query["since"] = str(since)
+    if since:
+        query["since"] = str(moment(since, time.time()))
     if follow:
         query["follow"] = "1"
     return StreamingResponse(_ask(request.app.state.settings, name, query), media_type="text/plain; charset=utf-8")
+
+
+def moment(since: str, now: float) -> float:
+    """Return the Unix time that ``since`` means.
+
+    Args:
+        since: an age (``"90s"``, ``"10m"``, ``"2h"``, ``"1d"``) or Unix seconds.
+        now: Unix seconds.
+
+    Raises:
+        ValidationError: neither.
+
+    Example:
+        >>> moment("10m", now=1000.0)
+        400.0
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", since)
+    if match is None:
+        raise ValidationError(f"since: {since!r} is not a time", hint="an age such as 10m or 2h, or Unix seconds")
+    amount, unit = float(match.group(1)), match.group(2)
+    return now - amount * AGES[unit] if unit else amount
 
 
 async def _ask(settings: GatewaySettings, name: str, query: dict[str, str]) -> AsyncIterator[bytes]:
