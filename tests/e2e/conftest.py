@@ -77,6 +77,29 @@ class Stack:
         """The serving replicas: id → pid."""
         return {r["id"]: r["pid"] for r in self.status(name)["replicas"] if r["state"] == "READY"}
 
+    def pids(self, module: str) -> list[int]:
+        """The processes of one part, such as ``fngw_controller``, oldest first."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (path / "cmdline").read_bytes().split(b"\0")
+                environment = (path / "environ").read_bytes()
+            except OSError:
+                continue
+            if module.encode() in words and f"FNGW_DATA_DIR={self.data_dir}\0".encode() in environment:
+                found.append(int(path.name))
+        return sorted(found)
+
+    def pid(self, module: str) -> int:
+        """The process of a part that there is one of."""
+        return int(wait_for(lambda: self.pids(module), f"a process of {module}")[0])
+
+    @property
+    def redis_url(self) -> str:
+        """The URL of its Redis, password included."""
+        environment = Path(f"/proc/{self.pid('fngw_controller')}/environ").read_bytes().split(b"\0")
+        return dict(entry.decode().partition("=")[::2] for entry in environment)["FNGW_REDIS_URL"]
+
     def log(self, part: str) -> str:
         path = self.data_dir / "logs" / f"{part}.log"
         return path.read_text() if path.exists() else ""
@@ -99,7 +122,11 @@ def start_stack(engine: str, *words: str) -> Stack:
 def stop_stack(stack: Stack) -> None:
     """Stop it; what it leaves behind is a failure."""
     done = stack.fngw("down", "--data-dir", str(stack.data_dir), check=False)
-    left = leftovers(stack)
+    until = (
+        time.monotonic() + 3
+    )  # `fngw down` waits for the lock, which is free a moment before the process is gone
+    while (left := leftovers(stack)) and time.monotonic() < until:
+        time.sleep(0.02)
     shutil.rmtree(stack.data_dir, ignore_errors=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not left, f"left behind: {left}"
@@ -135,6 +162,102 @@ def process_stack() -> Iterator[Stack]:
 @pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.docker), "process"])
 def stack(request: pytest.FixtureRequest) -> Stack:
     return request.getfixturevalue(f"{request.param}_stack")
+
+
+DRIVER = """
+import json, sys
+import fngw
+from app import App
+
+options, args, kwargs = json.loads(sys.argv[1])
+try:
+    App.options(**options).deploy(*args, **kwargs)
+except fngw.FngwError as error:
+    answer = {"type": type(error).__name__, "code": error.code, "text": str(error), "hint": error.hint}
+    print(json.dumps(answer))
+"""
+
+
+class Project:
+    """A folder with a user's ``app.py``, deployed as often as a test likes.
+
+    Args:
+        stack: where to.
+        name: the deployment's.
+        folder: where the file goes.
+    """
+
+    def __init__(self, stack: Stack, name: str, folder: Path) -> None:
+        self.stack = stack
+        self.name = name
+        self.folder = folder
+        folder.mkdir()
+        (folder / "driver.py").write_text(DRIVER)
+
+    def write(self, source: str) -> None:
+        """Write the code: a deployment named ``App``."""
+        (self.folder / "app.py").write_text(source)
+
+    def begin(self, *args: Any, kwargs: dict[str, Any] | None = None, **options: Any) -> subprocess.Popen[str]:
+        """Begin to deploy; for ``end``."""
+        words = json.dumps([{"name": self.name, **options}, args, kwargs or {}])
+        command = [sys.executable, "driver.py", words]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self.folder, env=self.stack.env, **pipes)
+
+    def end(self, deploy: subprocess.Popen[str]) -> dict[str, Any] | None:
+        """Wait for a deploy; return the error that it raised (type, code, text, hint), or None."""
+        out, err = deploy.communicate(timeout=110)
+        assert deploy.returncode == 0, err
+        return json.loads(out) if out.strip() else None
+
+    def deploy(self, *args: Any, **options: Any) -> dict[str, Any] | None:
+        """Deploy; return the error that it raised, or None."""
+        return self.end(self.begin(*args, **options))
+
+    def deployed(self, *args: Any, **options: Any) -> dict[str, int]:
+        """Deploy, which must work; return the replicas: id → pid."""
+        error = self.deploy(*args, **options)
+        assert error is None, error
+        return self.stack.replicas(self.name)
+
+
+@pytest.fixture
+def project(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> Callable[[Stack], Project]:
+    """A project on a stack, under a name of its own."""
+    return lambda stack: Project(stack, unique, tmp_path / unique)
+
+
+class Traffic:
+    """Constant load on a deployment: see ``traffic.py``. A context manager; ``report`` is there after it."""
+
+    def __init__(self, stack: Stack, name: str) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("traffic.py")), stack.url, name]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(command, env=stack.env, **pipes)
+        self.report: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> Traffic:
+        assert self._process.stdout and self._process.stdout.readline() == "going\n"
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        out, _ = self._process.communicate(timeout=100)
+        self.report = json.loads(out)
+
+    @property
+    def errors(self) -> list[str]:
+        """What went wrong, over all kinds of calls."""
+        return [f"{kind}: {error}" for kind, book in self.report.items() for error in book["errors"]]
+
+    @property
+    def answers(self) -> int:
+        return sum(book["ok"] for book in self.report.values())
+
+
+@pytest.fixture
+def traffic() -> type[Traffic]:
+    return Traffic
 
 
 @pytest.fixture
