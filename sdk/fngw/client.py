@@ -139,8 +139,37 @@ class Client:
             ValidationError, RouteConflict, VersionConflict: it is refused.
         """
         body = {"spec": spec.to_dict(), "prev_version": prev_version}
-        answer = self._json("PUT", _path(spec.name), json=body)
-        return Accepted(int(answer["revision"]), str(answer.get("outcome", "replace")))
+        return _accepted(self._json("PUT", _path(spec.name), json=body))
+
+    def adjust(self, name: str, changes: dict[str, Any]) -> Accepted:
+        """Change live options of what runs, in place, whatever its version.
+
+        Raises:
+            DeploymentNotFound: there is none of this name.
+            ValidationError: an option that needs a new version, or a value that cannot work.
+        """
+        return _accepted(self._json("PATCH", _path(name), json=changes))
+
+    def cancel(self, name: str, revision: int, reason: str) -> None:
+        """Give up a deploy that is under way; one that is over stays as it is."""
+        self._json("POST", _path(name, "/cancel"), params={"revision": revision, "reason": reason})
+
+    def versions(self, name: str) -> list[dict[str, Any]]:
+        """Return the versions that were rolled out, newest first: ``number``, ``version``, ``image``, ``lock``,
+        ``deployed_at`` (Unix seconds) and ``serving``."""
+        return list(self._json("GET", _path(name, "/versions"))["versions"])
+
+    def rollback(self, name: str, to: str | None = None) -> Accepted:
+        """Deploy an earlier version again.
+
+        Args:
+            to: a version or a revision's number; None: the one before.
+
+        Raises:
+            ValidationError: code ``version_not_found``.
+        """
+        params = {} if to is None else {"to": to}
+        return _accepted(self._json("POST", _path(name, "/rollback"), params=params))
 
     def delete(self, name: str) -> int:
         """Begin to delete a deployment; return the number of the revision whose events tell of it.
@@ -265,6 +294,10 @@ class Client:
             hint=f"is {self.endpoint.where} a fngw gateway?",
             status=response.status_code,
         )
+
+
+def _accepted(answer: dict[str, Any]) -> Accepted:
+    return Accepted(int(answer["revision"]), str(answer.get("outcome", "replace")))
 
 
 def _path(name: str, rest: str = "") -> str:

@@ -41,7 +41,7 @@ def deploy(
     Args:
         args, kwargs: constructor arguments; each overrides the option of its kind when not empty.
         wait: until it is healthy everywhere.
-        timeout: seconds to wait; the deploy itself goes on after that.
+        timeout: seconds to wait; then the deploy is given up.
         progress: None: stderr.
         client: None: one for the gateway that this process uses.
 
@@ -61,16 +61,26 @@ def deploy(
         accepted = client.deploy(prepared.spec, options.prev_version)
         progress.step(OUTCOMES.get(accepted.outcome, "{name} is accepted").format(name=name))
         if wait:
-            _raise_unless_done(name, follow(client, name, accepted.revision, progress, timeout))
+            finish(client, name, accepted.revision, progress, timeout)
             progress.success(*_ending(deployment))
     return accepted
+
+
+def finish(client: Client, name: str, revision: int, progress: Progress, timeout: Optional[float] = None) -> None:
+    """Follow a revision to its end.
+
+    Raises:
+        DeploymentFailed: as for ``deploy``.
+    """
+    _raise_unless_done(name, follow(client, name, revision, progress, timeout))
 
 
 def follow(client: Client, name: str, revision: int, progress: Progress, timeout: Optional[float] = None) -> Event:
     """Tell ``progress`` of a revision's events until the terminal one, and return that.
 
     Raises:
-        DeploymentFailed: code ``timeout``: not done after ``timeout`` seconds. The message has the last event.
+        DeploymentFailed: code ``timeout``: not done after ``timeout`` seconds. The message has the last event; the
+            deploy is given up, so that nothing is left half-done.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     last = "nothing was heard of it yet"
@@ -80,10 +90,11 @@ def follow(client: Client, name: str, revision: int, progress: Progress, timeout
                 return event
             last = _tell(event, progress) or last
     except TimeoutError:
+        client.cancel(name, revision, f"not done after {timeout:g} s")
         raise DeploymentFailed(
-            f"{name} is not done after {timeout:g} s; the last was: {last}",
+            f"{name} is not done after {timeout:g} s, and given up; the last was: {last}",
             code="timeout",
-            hint=f"the deploy goes on: `fngw status {name}` tells how",
+            hint="what served before serves on; `fngw logs` and a longer timeout may help",
         ) from None
     except KeyboardInterrupt:
         progress.step(f"stopped waiting; the deploy of {name} goes on: `fngw status {name}` tells how")

@@ -24,8 +24,10 @@ COMMANDS = (
     Command("status", "inspect", "status", "Deployments", "show one deployment and its replicas"),
     Command("logs", "inspect", "logs", "Deployments", "show what a deployment logs, or its build"),
     Command("call", "call", "call", "Deployments", "call a deployment and print the result"),
-    Command("scale", "deploy", "scale", "Deployments", "change the number of replicas"),
-    Command("config", "deploy", "config", "Deployments", "change the user_config"),
+    Command("versions", "inspect", "versions", "Deployments", "list the versions that were rolled out"),
+    Command("rollback", "change", "rollback", "Deployments", "go back to an earlier version"),
+    Command("scale", "change", "scale", "Deployments", "change the number of replicas"),
+    Command("config", "change", "config", "Deployments", "change the user_config"),
     Command("delete", "deploy", "delete", "Deployments", "delete deployments"),
 )
 

@@ -1,4 +1,4 @@
-"""``fngw deploy``, and what changes or ends a deployment: ``scale``, ``config``, ``delete``."""
+"""``fngw deploy`` and ``fngw delete``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fngw.cli import report
-from fngw.cli.options import AsJson, Name, Timeout, Token, Url, Wait, connected
+from fngw.cli.options import AsJson, Timeout, Token, Url, Wait, connected
 from fngw.cli.report import usage_error
 from fngw.cli.values import json_or_text, json_value, option_changes, pairs
 from fngw.errors import DeploymentNotFound, ValidationError
@@ -26,8 +26,6 @@ EXAMPLES = {
         "fngw deploy app.py:Greeter --arg 'Hello world!' --kwarg loud=true",
         "fngw deploy model.py --set num_gpus=0.5 --set 'pip=[\"numpy\"]' --timeout 300",
     ),
-    "scale": ("fngw scale Greeter 3",),
-    "config": ("fngw config Greeter '{\"threshold\": 0.7}'",),
     "delete": ("fngw delete Greeter", "fngw delete Greeter Translator"),
 }
 
@@ -171,51 +169,6 @@ def _deploy(
         "outcome": accepted.outcome,
         "url": deployment.url,
     }
-
-
-def scale(
-    name: Name,
-    number: Annotated[int, typer.Argument(metavar="N", min=1, help="How many replicas.")],
-    timeout: Timeout = None,
-    no_wait: Wait = False,
-    url: Url = None,
-    token: Token = None,
-    as_json: AsJson = False,
-) -> None:
-    """Change the number of replicas. A version's replicas are kept; without a version they are replaced."""
-    _change(name, {"num_replicas": number}, url, token, timeout=timeout, wait=not no_wait, as_json=as_json)
-
-
-def config(
-    name: Name,
-    value: Annotated[str, typer.Argument(metavar="JSON", help="The new user_config.")],
-    timeout: Timeout = None,
-    no_wait: Wait = False,
-    url: Url = None,
-    token: Token = None,
-    as_json: AsJson = False,
-) -> None:
-    """Change the user_config: each replica's reconfigure is called. Without a version, replicas are replaced."""
-    changes = {"user_config": json_value(value, "JSON")}
-    _change(name, changes, url, token, timeout=timeout, wait=not no_wait, as_json=as_json)
-
-
-def _change(
-    name: str,
-    changes: dict[str, Any],
-    url: str | None,
-    token: str | None,
-    *,
-    timeout: float | None,
-    wait: bool,
-    as_json: bool,
-) -> None:
-    from fngw.session import get_deployment
-
-    with connected(url, token) as client:
-        done = _deploy(client, _changed(get_deployment(name), changes), [], {}, wait, timeout, as_json)
-    if as_json:
-        report.show_json({"deployments": [done]})
 
 
 def delete(

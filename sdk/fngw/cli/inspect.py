@@ -1,4 +1,4 @@
-"""``fngw list``, ``fngw status``, ``fngw logs``: what there is, and how it is."""
+"""``fngw list``, ``fngw status``, ``fngw versions``, ``fngw logs``: what there is, and how it is."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fngw.cli.options import AsJson, Name, Token, Url, connected
 EXAMPLES = {
     "list": ("fngw list", "fngw list --json"),
     "status": ("fngw status Greeter", "fngw status Greeter --json"),
+    "versions": ("fngw versions Greeter", "fngw versions Greeter --json"),
     "logs": (
         "fngw logs Greeter -f",
         "fngw logs Greeter --tail 100 --since 10m",
@@ -101,6 +102,30 @@ def ago(since: Any, now: float) -> str:
         if seconds >= size:
             return f"{seconds // size}{unit} ago"
     return f"{seconds}s ago"
+
+
+def versions(name: Name, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
+    """List the versions that were rolled out, newest first.
+
+    With --json: {"versions": [{"number", "version", "image", "lock", "deployed_at", "serving"}]}.
+    """
+    with connected(url, token) as client:
+        found = client.versions(name)
+    if as_json:
+        report.show_json({"versions": found})
+        return
+    rows = [_version(v, time.time()) for v in found]
+    print(report.table(("", "NUMBER", "VERSION", "IMAGE", "DEPLOYED"), rows))
+
+
+def _version(version: dict[str, Any], now: float) -> tuple[str, ...]:
+    return (
+        "*" if version["serving"] else "",
+        str(version["number"]),
+        version["version"] or "-",
+        version["image"] or "-",
+        ago(version["deployed_at"], now),
+    )
 
 
 def logs(

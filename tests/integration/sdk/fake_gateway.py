@@ -59,6 +59,7 @@ class FakeGateway:
         self.methods: dict[str, Any] = {}
         self.cancelled = threading.Event()
         self.revision = 0
+        self.given_up: list[tuple[int, str]] = []
 
     # -- control API --------------------------------------------------------------------------------------
 
@@ -92,6 +93,15 @@ class FakeGateway:
         self.revision += 1
         self.script = [event("deleted", "gone")]
         return JSONResponse({"revision": self.revision}, 202)
+
+    async def patch(self, request: Request) -> Response:
+        self.specs[self._known(request)].update(await request.json())
+        self.revision += 1
+        return JSONResponse({"revision": self.revision, "outcome": "update"}, 202)
+
+    async def cancel(self, request: Request) -> Response:
+        self.given_up.append((int(request.query_params["revision"]), request.query_params["reason"]))
+        return JSONResponse({"revision": self.revision, "outcome": "cancelled"}, 202)
 
     async def events(self, request: Request) -> Response:
         after = request.headers.get("last-event-id", "")
@@ -186,6 +196,8 @@ class FakeGateway:
             Route(API + "/deployments/{name}", self.status),
             Route(API + "/deployments/{name}", self.put, methods=["PUT"]),
             Route(API + "/deployments/{name}", self.delete, methods=["DELETE"]),
+            Route(API + "/deployments/{name}", self.patch, methods=["PATCH"]),
+            Route(API + "/deployments/{name}/cancel", self.cancel, methods=["POST"]),
             Route(API + "/deployments/{name}/spec", self.spec),
             Route(API + "/deployments/{name}/events", self.events),
             Route(API + "/deployments/{name}/logs", self.logs),

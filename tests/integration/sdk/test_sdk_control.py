@@ -121,6 +121,7 @@ def test_timeout_names_what_was_last(gateway: FakeGateway) -> None:
     with pytest.raises(fngw.DeploymentFailed, match=r"not done after 0\.3 s.*replica 1 starts") as caught:
         deploying.deploy(greeter(), timeout=0.3)
     assert caught.value.code == "timeout"
+    assert gateway.given_up == [(1, "not done after 0.3 s")]
 
 
 def test_an_interrupt_says_that_the_deploy_goes_on(gateway: FakeGateway) -> None:
