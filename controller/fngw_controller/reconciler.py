@@ -201,9 +201,9 @@ class Reconciler:
             await self._rooms.routes.publish_and_wait()
             if await self._rooms.store.remove_desired(desired):
                 await self._emit(desired.target.number, "deleted", f"{self.name} is deleted")
-        else:
+        elif not todo.stop:
             return
-        self.wake()
+        self.wake()  # also after a stop: what follows from it need not wait for the drain, which may take long
 
     async def _give_up(self, desired: Desired, why: Failure) -> None:
         failed = dataclasses.replace(desired, failure=why)
