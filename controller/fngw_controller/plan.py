@@ -3,8 +3,9 @@
 The rules, each held by a property test:
 
 1. A new replica is healthy before an old one leaves: while old ones are replaced, at least ``num_replicas`` serve
-   (fewer only when fewer served before, or when there is no room for a surge).
-2. Never more than ``num_replicas`` + surge replicas exist (surge: a fifth of them, at least one).
+   (of the stable revision or of the new one, whichever are more; fewer only when fewer served before, or when there
+   is no room for a surge).
+2. Never more than that number + surge replicas are started (surge: a fifth of them, at least one).
 3. A replica whose start failed is tried again after a back-off, three times in a rollout; then the rollout is given
    up and the stable revision is kept. Outside a rollout it is tried for ever, ever more slowly.
 4. A second plan after a perfect apply is empty.
@@ -165,8 +166,9 @@ def _advance(desired: Desired, revision: Revision, world: World, now: float) -> 
     """One step towards ``num_replicas`` ready replicas of the wanted generation and none of another."""
     wanted = revision.spec.num_replicas
     groups = _group(revision, world.replicas)
-    start, wake_at = _starts(revision, groups, world, now)
-    stop = _stops(wanted, groups, world.room)
+    size = _size(desired, revision)
+    start, wake_at = _starts(revision, groups, world, size, now)
+    stop = _stops(wanted, groups, size, world.room)
     reconfigure = _reconfigurations(revision, groups, stop)
     complete = len(groups.ready) == wanted and groups.total == wanted and not start and not stop
     applied = all(r.config_number == revision.config_number for r in groups.ready)
@@ -184,13 +186,23 @@ def _advance(desired: Desired, revision: Revision, world: World, now: float) -> 
     )
 
 
-def _starts(revision: Revision, groups: _Groups, world: World, now: float) -> tuple[tuple[int, ...], float | None]:
+def _size(desired: Desired, revision: Revision) -> int:
+    """How many replicas are to serve while old ones are replaced: a deploy that also shrinks does so in the end."""
+    wanted, stable = revision.spec.num_replicas, desired.stable
+    if stable is None or stable.generation == revision.generation:
+        return wanted
+    return max(wanted, stable.spec.num_replicas)
+
+
+def _starts(
+    revision: Revision, groups: _Groups, world: World, size: int, now: float
+) -> tuple[tuple[int, ...], float | None]:
     """Which replicas to start now, and when to look again because of a back-off."""
     if not world.has_artifact:
         return (), None
     wanted = revision.spec.num_replicas
     missing = max(0, wanted - len(groups.ready) - len(groups.starting))
-    free = max(0, wanted + surge(wanted) - groups.total)
+    free = max(0, size + surge(size) - groups.total)
     retries = sorted(world.retries, key=lambda r: r.not_before)[:missing]
     due = [r.attempt for r in retries if r.not_before <= now]
     waiting = [r.not_before for r in retries if r.not_before > now]
@@ -198,7 +210,7 @@ def _starts(revision: Revision, groups: _Groups, world: World, now: float) -> tu
     return tuple((due + fresh)[:free]), min(waiting, default=None)
 
 
-def _stops(wanted: int, groups: _Groups, room: bool) -> tuple[str, ...]:
+def _stops(wanted: int, groups: _Groups, size: int, room: bool) -> tuple[str, ...]:
     """Which replicas to drain now."""
     youngest_first = sorted(groups.ready, key=lambda r: (r.since, r.id), reverse=True)
     surplus_new = max(0, len(groups.ready) + len(groups.starting) - wanted)
@@ -207,7 +219,10 @@ def _stops(wanted: int, groups: _Groups, room: bool) -> tuple[str, ...]:
     # Sick replicas serve on only while no other does, and never take up the room of their successors.
     stop += groups.sick if groups.serving else groups.sick[wanted:]
     kept_ready = groups.serving - sum(r.state == ReplicaState.READY for r in stop)
-    floor = wanted if room or len(groups.ready) >= wanted else wanted - max(1, math.floor(wanted * SURGE))
+    if len(groups.ready) >= wanted:
+        floor = wanted
+    else:
+        floor = size if room else size - max(1, math.floor(size * SURGE))
     stop += groups.old_ready[: max(0, kept_ready - floor)]
     return tuple(r.id for r in stop)
 

@@ -69,6 +69,13 @@ def test_stops_first_when_there_is_no_room_for_a_surge():
     assert plan(desired, World((replica("old", 1),), room=False), now=0).stop == ("old",)
 
 
+def test_a_deploy_that_also_shrinks_touches_nothing_before_the_new_version_serves():
+    desired = Desired("f", revision(2, replicas=1), stable=revision(1, replicas=3))
+    old = tuple(replica(name, 1) for name in "abc")
+    assert not plan(desired, World((*old, replica("new", 2, STARTING))), now=0).stop
+    assert set(plan(desired, World((*old, replica("new", 2))), now=0).stop) == set("abc")
+
+
 def test_scaling_down_keeps_the_oldest():
     records = [dataclasses.replace(replica(name, 1), since=float(i)) for i, name in enumerate("abc")]
     desired = Desired("f", revision(2, replicas=1, generation=1), stable=revision(1, replicas=3))
@@ -219,13 +226,17 @@ def check_rules(sim: Simulation, todo: Plan) -> None:
     revision = sim.desired.effective
     if revision is None:
         return
-    wanted = revision.spec.num_replicas
+    wanted, stable = revision.spec.num_replicas, sim.desired.stable
+    size = max(wanted, stable.spec.num_replicas if stable else 0)
+    records = sim.replicas.values()
+    complete = sum(r.state == READY and r.generation == revision.generation for r in records) >= wanted
     stopped_ready = sum(sim.replicas[name].state == READY for name in todo.stop)
     if stopped_ready:
-        assert sim.serving() - stopped_ready >= min(wanted, sim.serving()), "fewer than wanted would serve"
+        floor = wanted if complete or stable is None or stable.generation == revision.generation else size
+        assert sim.serving() - stopped_ready >= min(floor, sim.serving()), "fewer than wanted would serve"
         assert sim.serving() - stopped_ready >= 1, "the last healthy replica was stopped"
     if todo.start:
-        assert sim.live() + len(todo.start) <= wanted + surge(wanted), "over the surge"
+        assert sim.live() + len(todo.start) <= size + surge(size), "over the surge"
 
 
 @given(worlds())
