@@ -12,4 +12,5 @@ stand between the other two.
 ``images``         the Docker engine
 ``local``          the same for local processes: unpacked sources and an interpreter
 ``settings``       the builder's ``FNGW_*`` variables
+``health``         whether a builder here beats, for a container's health check
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 import uuid
@@ -20,6 +19,7 @@ from rq import Worker
 from rq.serializers import JSONSerializer
 
 from fngw_builder import jobs
+from fngw_builder.health import name_prefix
 from fngw_builder.settings import BuilderSettings
 from fngw_state import builds, keys
 
@@ -66,7 +66,7 @@ def work(settings: BuilderSettings) -> bool:
     """
     worker = BuildWorker(
         [keys.BUILDS_QUEUE],
-        name=f"builder-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
+        name=f"{name_prefix()}{os.getpid()}-{uuid.uuid4().hex[:6]}",
         connection=connected(settings.redis_url),
         serializer=JSONSerializer,
         worker_ttl=WORKER_TTL_S,

@@ -10,10 +10,11 @@ import secrets
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from fngw.errors import FngwError
 from fngw_controller.controller import Controller
-from fngw_controller.engines import choose
+from fngw_controller.engines import choose, find_host_paths
 from fngw_controller.engines.base import Engine
 from fngw_controller.images import Images
 from fngw_controller.leader import Leader
@@ -30,9 +31,34 @@ from fngw_state.store import Fenced, Store, connect
 log = logging.getLogger("fngw_controller")
 
 
-def installation_id(layout: Layout) -> str:
-    """Return what tells this installation's replicas from others' on the same engine."""
-    return hashlib.sha256(str(layout.data).encode()).hexdigest()[:8]
+def installation_id(data: Path) -> str:
+    """Return what tells this installation's replicas from others' on the same engine.
+
+    Args:
+        data: its data directory as the engine's host sees it: in containers it has the same name everywhere.
+    """
+    return hashlib.sha256(str(data).encode()).hexdigest()[:8]
+
+
+async def choose_engine(settings: ControllerSettings, layout: Layout) -> Engine:
+    """Return the engine that the settings ask for."""
+    paths = await _host_paths(settings, layout)
+    return await choose(
+        settings.engine,
+        installation=installation_id(paths.get(layout.data, layout.data)),
+        host_paths=paths,
+        run_dir=layout.run,
+    )
+
+
+async def _host_paths(settings: ControllerSettings, layout: Layout) -> dict[Path, Path]:
+    """Return what the settings say of the host's directories, and ask the engine for the rest."""
+    given = {layout.data: settings.host_data_dir, layout.run: settings.host_run_dir}
+    told = {directory: host for directory, host in given.items() if host}
+    unknown = [directory for directory in given if directory not in told]
+    if layout.run in unknown:
+        unknown.append(layout.shared)  # may be a volume of its own
+    return {**(await find_host_paths(settings.engine, unknown) if unknown else {}), **told}
 
 
 async def serve(settings: ControllerSettings) -> None:
@@ -42,16 +68,7 @@ async def serve(settings: ControllerSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     layout = settings.layout
     layout.create()
-    engine = await choose(
-        settings.engine,
-        installation=installation_id(layout),
-        host_paths={
-            container: host
-            for container, host in ((layout.data, settings.host_data_dir), (layout.run, settings.host_run_dir))
-            if host
-        },
-        run_dir=layout.run,
-    )
+    engine = await choose_engine(settings, layout)
     log.info("engine: %s", await engine.check())
     store = Store(connect(settings.redis_url))
     try:

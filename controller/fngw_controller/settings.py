@@ -23,8 +23,7 @@ class ControllerSettings(SharedSettings):
     )
     host_data_dir: Path | None = Field(
         default=None,
-        description="The data dir as the Docker host sees it, when the controller runs in a container.",
+        description="The data dir as the Docker host sees it, when the controller runs in a container. Default: "
+        "what the engine says of that container's mounts.",
     )
-    host_run_dir: Path | None = Field(
-        default=None, description="The run dir as the Docker host sees it, when the controller runs in a container."
-    )
+    host_run_dir: Path | None = Field(default=None, description="The run dir as the Docker host sees it, likewise.")

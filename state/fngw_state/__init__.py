@@ -7,4 +7,5 @@
 ``watch``     pub/sub that notices a dead peer
 ``layout``    paths of the data and run directories
 ``settings``  what all server rooms share of the ``FNGW_*`` variables
+``health``    asks a server on a Unix socket whether it is well, for containers' health checks
 """

@@ -5,18 +5,19 @@
 ``process``    local processes (``_local``: who they are; ``_local_env``; ``_log_file``)
 ``fake``       in memory, for tests
 ``choose``     picks one
+``find_host_paths``  where directories lie on the Docker host (``_own_container``)
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 from fngw_controller.engines.base import Engine, EngineUnavailable
 
-__all__ = ["choose"]
+__all__ = ["choose", "find_host_paths"]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,31 @@ async def choose(
             raise
         log.warning("no Docker engine, so replicas run as local processes: %s", error.message)
         return await _processes(installation, run_dir, reason=error.message)
+
+
+async def find_host_paths(
+    kind: Literal["auto", "docker", "process"], directories: Iterable[Path]
+) -> Mapping[Path, Path]:
+    """Return directories as this process sees them → as the Docker host does; nothing where these are the same.
+
+    Args:
+        kind: as for ``choose``.
+        directories: absolute paths.
+
+    Raises:
+        EngineUnavailable: Docker was asked for and does not answer.
+        EngineError: ``directory_not_mounted``: this is a container, and a directory lies in it alone.
+    """
+    if kind == "process":
+        return {}
+    from fngw_controller.engines import _own_container  # heavy, as is DockerEngine
+
+    try:
+        return await _own_container.find_host_paths(directories)
+    except EngineUnavailable:
+        if kind == "docker":
+            raise
+        return {}  # `choose` takes local processes then
 
 
 async def _docker(installation: str, host_paths: Mapping[Path, Path] | None) -> Engine:
