@@ -219,10 +219,8 @@ def _stops(wanted: int, groups: _Groups, size: int, room: bool) -> tuple[str, ..
     # Sick replicas serve on only while no other does, and never take up the room of their successors.
     stop += groups.sick if groups.serving else groups.sick[wanted:]
     kept_ready = groups.serving - sum(r.state == ReplicaState.READY for r in stop)
-    if len(groups.ready) >= wanted:
-        floor = wanted
-    else:
-        floor = size if room else size - max(1, math.floor(size * SURGE))
+    down = 0 if room else max(1, math.floor(size * SURGE))
+    floor = wanted if len(groups.ready) >= wanted else size - down
     stop += groups.old_ready[: max(0, kept_ready - floor)]
     return tuple(r.id for r in stop)
 

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fngw import protocol
-
 from fngw_controller.engines.base import Instance, ReplicaSpec
 
 LABEL_INSTALLATION = "org.fngw.installation"

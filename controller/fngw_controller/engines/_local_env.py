@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fngw import protocol
-
 from fngw_controller.engines.base import ReplicaSpec
 
 #: What a replica keeps of the controller's own variables: how to find programs, the network, its language.

@@ -18,7 +18,6 @@ import aiodocker
 import aiohttp
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
-from fngw_state.records import Artifact
 
 from fngw_controller.engines import _container, _docker_client
 from fngw_controller.engines._container import LABEL_DEPLOYMENT, LABEL_INSTALLATION, LABEL_REPLICA, Host
@@ -33,6 +32,7 @@ from fngw_controller.engines.base import (
     ReplicaSpec,
     StartFailed,
 )
+from fngw_state.records import Artifact
 
 log = logging.getLogger(__name__)
 

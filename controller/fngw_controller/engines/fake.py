@@ -17,8 +17,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from fngw_state.records import Artifact
-
 from fngw_controller.engines.base import (
     EngineInfo,
     EngineUnavailable,
@@ -28,6 +26,7 @@ from fngw_controller.engines.base import (
     ReplicaNotRunning,
     ReplicaSpec,
 )
+from fngw_state.records import Artifact
 
 
 @dataclass

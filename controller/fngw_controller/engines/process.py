@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from fngw_state.records import Artifact, Record
-
 from fngw_controller.engines import _local, _log_file
 from fngw_controller.engines._local_env import environment, link_runtime
 from fngw_controller.engines.base import (
@@ -36,6 +34,7 @@ from fngw_controller.engines.base import (
     ReplicaSpec,
     StartFailed,
 )
+from fngw_state.records import Artifact, Record
 
 log = logging.getLogger(__name__)
 
