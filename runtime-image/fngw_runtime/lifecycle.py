@@ -16,7 +16,7 @@ from typing import Any, Dict, Optional
 
 from fngw.errors import DeploymentFailed, FngwError, to_problem
 from fngw.protocol import ReplicaConfig
-from fngw_runtime import load
+from fngw_runtime import load, views
 from fngw_runtime.admission import Admission
 from fngw_runtime.calls import Calls
 from fngw_runtime.ingress import Ingress
@@ -108,6 +108,7 @@ class Replica:
         self.config_number = self.config.config_revision
         self.calls = Calls(target, self._threads)
         if target.ingress_app is not None:
+            views.bind(target.ingress_app, target.value)
             self.ingress = Ingress(target.ingress_app, self.config.debug)
             await self.ingress.lifespan.startup()
         elif target.default is not None:

@@ -44,6 +44,12 @@ class Server(uvicorn.Server):
         """Nothing, as above."""
         return contextlib.nullcontext()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Keep Date and Server out of answers, as the gateway adds its own; before 0.12 no setting does this."""
+        done = await super().on_tick(counter)
+        self.server_state.default_headers = []
+        return done
+
     def cancel_requests(self) -> None:
         """Cancel what is still in flight, and do not wait for it."""
         self.force_exit = True

@@ -16,7 +16,7 @@ def test_a_function_without_parameters_answers(start):
     replica = start("functions:hello")
     answer = replica.get()
     assert (answer.status_code, answer.text) == (200, "hello")
-    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert dict(answer.headers) == {"content-type": "text/plain; charset=utf-8", "content-length": "5"}
     assert replica.client.get(protocol.READY_PATH).json() == {"pid": replica.process.pid, "config_number": 7}
     assert replica.client.get(protocol.HEALTH_PATH).status_code == 200
     assert replica.client.get("/-/nothing").status_code == 404

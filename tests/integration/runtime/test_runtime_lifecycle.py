@@ -140,7 +140,7 @@ def test_sigterm_lets_requests_finish(start, folder, way):
     eventually(lambda: list(folder.glob("begun-*")), "the request is under way")
     kept = replica.connect()  # a connection of the gateway's pool
     replica.terminate()
-    eventually(lambda: "in flight" in replica.text(), "it drains")
+    eventually(lambda: "requests in flight: " in replica.text(), "it drains")
     assert replica.client.get(protocol.READY_PATH).status_code == 503
     replica.send("/tested?n=2", kept)  # was on its way already
     eventually((folder / "begun-2").exists, "the late request is under way")
@@ -174,7 +174,7 @@ def test_requests_that_outlast_the_drain(start, folder, method):
         assert replica.wait() == 0
     assert (folder / "deleted").exists()
     assert (folder / "cancelled").exists() == (method == "waiting")
-    assert "1 requests unfinished" in replica.text()
+    assert "requests unfinished: 1" in replica.text()
 
 
 def test_del_that_raises_is_logged(start, folder):

@@ -1,6 +1,5 @@
 """An ingress app for the runtime's tests, as ``fngw.ingress`` mounts it."""
 
-import contextlib
 import os
 import pathlib
 
@@ -26,7 +25,7 @@ async def broken(request):
 
 async def chat(websocket):
     await websocket.accept(subprotocol=(websocket.scope["subprotocols"] or [None])[0])
-    await websocket.send_json({"path": websocket.url.path, "root_path": websocket.scope["root_path"]})
+    await websocket.send_text(websocket.url.path + " " + websocket.scope["root_path"])
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
@@ -50,24 +49,41 @@ async def failing(websocket):
     raise ValueError("socket is broken")
 
 
-@contextlib.asynccontextmanager
-async def lifespan(app):
-    if os.environ.get("TEST_FAIL"):
-        raise RuntimeError("no database")
-    yield {"opened": "yes"}
-    (pathlib.Path(os.environ["TEST_FOLDER"]) / "shut-down").touch()
+class WithLifespan:
+    """Middleware with a lifespan of its own: Starlette's changed between versions, the protocol did not."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            await self.lifespan(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def lifespan(self, scope, receive, send):
+        assert (await receive())["type"] == "lifespan.startup"
+        if os.environ.get("TEST_FAIL"):
+            await send({"type": "lifespan.startup.failed", "message": "as raised"})
+            raise RuntimeError("no database")
+        scope["state"]["opened"] = "yes"
+        await send({"type": "lifespan.startup.complete"})
+        assert (await receive())["type"] == "lifespan.shutdown"
+        (pathlib.Path(os.environ["TEST_FOLDER"]) / "shut-down").touch()
+        await send({"type": "lifespan.shutdown.complete"})
 
 
-app = Starlette(
-    routes=[
-        Route("/items/{item}", where),
-        Route("/broken", broken),
-        Mount("/sub", routes=[Route("/page", where)]),
-        WebSocketRoute("/chat", chat),
-        WebSocketRoute("/refusing", refusing),
-        WebSocketRoute("/failing", failing),
-    ],
-    lifespan=lifespan,
+app = WithLifespan(
+    Starlette(
+        routes=[
+            Route("/items/{item}", where),
+            Route("/broken", broken),
+            Mount("/sub", routes=[Route("/page", where)]),
+            WebSocketRoute("/chat", chat),
+            WebSocketRoute("/refusing", refusing),
+            WebSocketRoute("/failing", failing),
+        ]
+    )
 )
 
 
