@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import httpx
 from fastapi import APIRouter, Request
@@ -45,7 +45,8 @@ async def get_logs(
         query["since"] = str(moment(since, time.time()))
     if follow:
         query["follow"] = "1"
-    return StreamingResponse(_ask(request.app.state.settings, name, query), media_type="text/plain; charset=utf-8")
+    lines = await ask_controller(request.app.state.settings, name, query)
+    return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
 
 
 def moment(since: str, now: float) -> float:
@@ -69,15 +70,30 @@ def moment(since: str, now: float) -> float:
     return now - amount * AGES[unit] if unit else amount
 
 
-async def _ask(settings: GatewaySettings, name: str, query: dict[str, str]) -> AsyncIterator[bytes]:
+async def ask_controller(settings: GatewaySettings, name: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+    """Return the controller's answer, once it has begun: after that, an error could no longer be told.
+
+    Raises:
+        Unreachable: the controller does not answer.
+    """
     transport = httpx.AsyncHTTPTransport(uds=str(settings.layout.controller_socket))
     client = httpx.AsyncClient(transport=transport, timeout=httpx.Timeout(10, read=None))
+    request = client.build_request("GET", f"http://controller/logs/{name}", params=query)
     try:
-        async with client, client.stream("GET", f"http://controller/logs/{name}", params=query) as answer:
-            async for chunk in answer.aiter_bytes():
-                yield chunk
+        answer = await client.send(request, stream=True)
     except httpx.TransportError as error:
+        await client.aclose()
         raise Unreachable(f"the controller does not answer: {error}", hint="see the controller's log") from error
+    return _passed_on(client, answer)
+
+
+async def _passed_on(client: httpx.AsyncClient, answer: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in answer.aiter_bytes():
+            yield chunk
+    finally:
+        await answer.aclose()
+        await client.aclose()
 
 
 async def _build_log(store: Store, name: str) -> str:
