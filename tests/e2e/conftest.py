@@ -287,3 +287,86 @@ def _running(request: pytest.FixtureRequest, name: str) -> Stack | None:
     if callspec and f"{callspec.params.get('stack')}_stack" == name:
         return request.getfixturevalue(name)
     return None
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
+    """Write a user's files: name → text. Returns the folder."""
+
+    def write(texts: dict[str, str]) -> Path:
+        for name, text in texts.items():
+            path = tmp_path / "files" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path / "files"
+
+    return write
+
+
+@pytest.fixture
+def script(files: Callable[[dict[str, str]], Path]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a user's script: its text is ``__main__``, beside ``more`` files; the words are its arguments."""
+
+    def run(
+        stack: Stack, text: str, *words: str, more: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        folder = files({"script.py": text, **(more or {})})
+        command = [sys.executable, "script.py", *words]
+        done = subprocess.run(command, cwd=folder, env=stack.env, capture_output=True, text=True, timeout=110)
+        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run
+
+
+class Installation:
+    """A data directory of a test's own: to start fngw on it, end it, and start it again.
+
+    Args:
+        data: the data directory.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("FNGW_")}
+
+    def run(self, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run ``fngw up`` or ``fngw down`` to its end."""
+        return subprocess.run(self._command(*words), capture_output=True, text=True, timeout=100, **self._with(more))
+
+    def begin(self, *words: str, **more: Any) -> subprocess.Popen[str]:
+        """Start a command; its output, errors included, is ``stdout``."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(self._command(*words), **{**pipes, **self._with(more)})
+
+    def up(self, engine: str = "process", *words: str, **more: Any) -> Stack:
+        """Start it in the background; it must work."""
+        done = self.run("up", "--detach", "--engine", engine, "--port", "0", *words, **more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return Stack(engine, self.data, self.held["url"])
+
+    @property
+    def held(self) -> dict[str, Any]:
+        """What the lock file says."""
+        return dict(json.loads((self.data / "fngw.lock").read_text()))
+
+    def leftovers(self) -> list[str]:
+        """Its processes."""
+        return leftovers(Stack("", self.data, ""))
+
+    def _command(self, *words: str) -> list[str]:
+        return [str(BIN / "fngw"), *words, "--data-dir", str(self.data)]
+
+    def _with(self, more: dict[str, Any]) -> dict[str, Any]:
+        return {**more, "env": {**self.env, **more.get("env", {})}}
+
+
+@pytest.fixture
+def installation() -> Iterator[Installation]:
+    """One that is stopped and removed after the test, with nothing left behind."""
+    own = Installation(Path(tempfile.mkdtemp(prefix="fngw-e2e-")))
+    yield own
+    done = own.run("down")
+    wait_for(lambda: not own.leftovers(), f"the end of {own.leftovers()}", 10)
+    shutil.rmtree(own.data, ignore_errors=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -18,7 +18,7 @@ import httpx
 
 import fngw
 
-PAUSE_S = 0.01
+PAUSE_S = 0.04
 MIB = b"x" * 2**20
 
 
