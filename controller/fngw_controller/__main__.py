@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from fngw.errors import FngwError
@@ -24,9 +25,10 @@ from fngw_controller.reconciler import Rooms
 from fngw_controller.routes import Routes
 from fngw_controller.settings import ControllerSettings
 from fngw_controller.snapshots import Snapshots
+from fngw_state import keys
 from fngw_state.configs import Configs
 from fngw_state.layout import Layout
-from fngw_state.store import Fenced, Store, connect
+from fngw_state.store import LOST, Fenced, Store, connect
 
 log = logging.getLogger("fngw_controller")
 
@@ -104,10 +106,22 @@ async def _work(
         work.result()
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
-    if settings.stop_replicas_on_exit:
+    if settings.stop_replicas_on_exit and await _leads_after_all(leader):
         await controller.stop_replicas()
     await controller.resign()
     images.close()
+
+
+async def _leads_after_all(leader: Leader) -> bool:
+    """Whether the replicas are this controller's to stop: so are those of a leader that died, once its lease ends.
+
+    Told to stop while it waits for that lease, a controller that simply went would leave them running for ever.
+    """
+    if not leader.token:
+        with suppress(TimeoutError, *LOST):
+            async with asyncio.timeout(keys.LEADER_TTL_MS / 1000 + 1):
+                await leader.acquire()
+    return bool(leader.token)
 
 
 async def _lead(controller: Controller, leader: Leader, logs: LogServer) -> None:
