@@ -156,6 +156,8 @@ class Reconciler:
         if before and before.serial == desired.serial:
             return
         self._rooms.snapshots.save(desired)
+        if desired.effective:
+            self.replicas.follow(desired.effective)
         if before and before.target.number != desired.target.number:
             self._failure = None
             if not (before.settled or before.failed):
@@ -307,6 +309,7 @@ class Reconciler:
             name=self.name,
             version=revision.spec.version,
             number=revision.number,
+            generation=revision.generation,
             image=artifact.image if artifact else "",
             lock=artifact.lock if artifact else None,
             deployed_at=revision.deployed_at,

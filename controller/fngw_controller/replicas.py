@@ -149,6 +149,12 @@ class Replicas:
         go_on = {ReplicaState.READY: self._watch_over, ReplicaState.DRAINING: self._drain}
         self._spawn(go_on.get(live.record.state, self._until_ready)(live))
 
+    def follow(self, revision: Revision) -> None:
+        """Have the replicas of a revision's generation looked after by its options from now on."""
+        for live in self._live.values():
+            if live.revision.generation == revision.generation:
+                live.revision = revision
+
     def leave(self, replica_ids: Iterable[str]) -> None:
         """Mark replicas as draining: they are to be out of the next routing table."""
         for replica_id in replica_ids:
@@ -291,8 +297,9 @@ class Replicas:
 
     async def _watch_over(self, live: Live) -> None:
         """Check a ready replica's health until it dies, drains or fails its checks."""
-        failures, spec = 0, live.revision.spec
+        failures = 0
         while live.record.state == ReplicaState.READY:
+            spec = live.revision.spec  # it may have changed in place
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(live.exited.wait(), spec.health_check_period_s)
             if live.record.state != ReplicaState.READY:

@@ -169,7 +169,7 @@ class Client:
             to: a version or a revision's number; None: the one before.
 
         Raises:
-            ValidationError: code ``version_not_found``.
+            DeploymentNotFound: there is no such deployment, or no such version (``version_not_found``).
         """
         params = {} if to is None else {"to": to}
         return _accepted(self._json("POST", _path(name, "/rollback"), params=params))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from fngw.errors import ValidationError, VersionConflict
+from fngw.errors import DeploymentNotFound, ValidationError, VersionConflict
 from fngw.spec import DeploymentSpec
 from fngw_state.records import Desired, Failure, Revision, Version
 
@@ -98,7 +98,7 @@ def rollback_spec(desired: Desired, versions: Sequence[Version], to: str | None)
         to: a version, or a revision's number; None: the newest that is not the one that serves.
 
     Raises:
-        ValidationError: there is no such version (``version_not_found``); the hint lists those that there are.
+        DeploymentNotFound: there is no such version (``version_not_found``); the hint lists those that there are.
     """
     current = desired.effective or desired.target
     if to is None:
@@ -107,11 +107,11 @@ def rollback_spec(desired: Desired, versions: Sequence[Version], to: str | None)
     else:
         found = [v for v in versions if to in (v.version, str(v.number))]
     if not found:
-        known = ", ".join(v.version or str(v.number) for v in versions) or "none"
+        known = ", ".join(dict.fromkeys(v.version or str(v.number) for v in versions)) or "none"
         text = (
             f"{desired.name}: no version {to!r} is known" if to else f"{desired.name}: there is no earlier version"
         )
-        raise ValidationError(text, code="version_not_found", status=404, hint=f"known: {known}")
+        raise DeploymentNotFound(text, code="version_not_found", hint=f"known: {known}")
     spec = DeploymentSpec.from_dict(found[0].spec)
     return dataclasses.replace(spec, num_replicas=current.spec.num_replicas)
 

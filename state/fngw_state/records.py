@@ -117,11 +117,15 @@ class Desired(Record):
 
 @dataclass(frozen=True)
 class Version(Record):
-    """One deployed version, for ``fngw versions`` and ``rollback``."""
+    """One deployed version, for ``fngw versions`` and ``rollback``.
+
+    ``number`` is that of the last deploy that changed it in place.
+    """
 
     name: str
     version: str | None
     number: int
+    generation: int
     image: str
     lock: str | None
     deployed_at: float

@@ -27,7 +27,7 @@ from fngw_state.records import BuildResult, Desired, RoutingTable, Status, Versi
 LOST = (RedisConnectionError, RedisTimeoutError, OSError)
 
 # KEYS desired, claims; ARGV name, expected serial ("0": none), new JSON ("": remove), channel, routes as JSON list.
-# Returns 1, 0 when somebody else wrote meanwhile, or the name that holds one of the routes.
+# Returns 1, 0 when somebody else wrote meanwhile, or {holder, route} when another name holds one of the routes.
 _PUT_DESIRED = """
 local current = redis.call('HGET', KEYS[1], ARGV[1])
 local serial = '0'
@@ -36,7 +36,7 @@ if serial ~= ARGV[2] then return 0 end
 local wanted = {}
 for _, route in ipairs(cjson.decode(ARGV[5])) do
   local holder = redis.call('HGET', KEYS[2], route)
-  if holder and holder ~= ARGV[1] then return holder end
+  if holder and holder ~= ARGV[1] then return {holder, route} end
   wanted[route] = true
 end
 local claims = redis.call('HGETALL', KEYS[2])
@@ -171,10 +171,11 @@ class Store:
         expected = before.serial if before else 0
         args = [name, str(expected), text, keys.DESIRED_CHANNEL, json.dumps(sorted(routes)) if routes else "[]"]
         answer = await self._put_desired(keys=[keys.DESIRED, keys.CLAIMS], args=args)
-        if isinstance(answer, str):
+        if isinstance(answer, list):
+            holder, route = answer
             raise RouteConflict(
-                f"{name}: route_prefix {sorted(routes)[0]!r} is taken by deployment {answer!r}",
-                hint=f"choose another route_prefix, or run `fngw delete {answer}`",
+                f"{name}: route_prefix {route!r} is taken by deployment {holder!r}",
+                hint=f"choose another route_prefix, or run `fngw delete {holder}`",
             )
         return bool(answer)
 
@@ -312,12 +313,14 @@ class Store:
     # -- versions and builds ------------------------------------------------------------------------------
 
     async def add_version(self, token: int, version: Version) -> None:
+        """Add a version to the history. One that was only changed in place takes the place of its entry."""
         key = keys.VERSIONS + version.name
-        await self.fenced(
-            token,
-            ["LPUSH", key, version.to_json()],
-            ["LTRIM", key, "0", str(keys.VERSIONS_KEPT - 1)],
-        )
+        newest = await self.redis.lindex(key, 0)
+        if newest and Version.from_json(newest).generation == version.generation:
+            await self.fenced(token, ["LSET", key, "0", version.to_json()])
+            return
+        last = str(keys.VERSIONS_KEPT - 1)
+        await self.fenced(token, ["LPUSH", key, version.to_json()], ["LTRIM", key, "0", last])
 
     async def versions(self, name: str) -> list[Version]:
         return [Version.from_json(text) for text in await self.redis.lrange(keys.VERSIONS + name, 0, -1)]

@@ -197,6 +197,12 @@ def _check(spec: DeploymentSpec) -> None:
         Options(**{k: v for k, v in spec.to_dict().items() if k in names})
     except TypeError as error:
         raise ValidationError(str(error)) from None
+    if spec.num_gpus or spec.gpu_memory:
+        raise ValidationError(
+            "num_gpus, gpu_memory: this version of fngw does not lease GPUs yet, and does not pretend to",
+            code="gpus_not_supported",
+            hint="deploy without them",
+        )
     if spec.user_config is not None and not spec.code.has_reconfigure:
         raise ValidationError(
             "user_config: given, but there is no reconfigure method to take it",
