@@ -22,6 +22,8 @@ from typing import Any
 import httpx
 import pytest
 
+from fngw_state.layout import default_run_dir
+
 BIN = Path(sys.executable).parent
 DEADLINE_S = 60.0
 
@@ -127,9 +129,15 @@ def stop_stack(stack: Stack) -> None:
     )  # `fngw down` waits for the lock, which is free a moment before the process is gone
     while (left := leftovers(stack)) and time.monotonic() < until:
         time.sleep(0.02)
-    shutil.rmtree(stack.data_dir, ignore_errors=True)
+    remove(stack.data_dir)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not left, f"left behind: {left}"
+
+
+def remove(data: Path) -> None:
+    """Remove a data directory, and the run directory that belongs to it."""
+    shutil.rmtree(default_run_dir(data), ignore_errors=True)
+    shutil.rmtree(data, ignore_errors=True)
 
 
 def leftovers(stack: Stack) -> list[str]:
@@ -261,6 +269,12 @@ def traffic() -> type[Traffic]:
 
 
 @pytest.fixture
+def wait() -> Callable[..., Any]:
+    """``wait_for``, for test modules."""
+    return wait_for
+
+
+@pytest.fixture
 def unique() -> str:
     """A deployment name that no other test uses."""
     return f"t{secrets.token_hex(4)}"
@@ -332,7 +346,9 @@ class Installation:
 
     def run(self, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run ``fngw up`` or ``fngw down`` to its end."""
-        return subprocess.run(self._command(*words), capture_output=True, text=True, timeout=100, **self._with(more))
+        return subprocess.run(
+            self._command(*words), capture_output=True, text=True, timeout=100, **self._with(more)
+        )
 
     def begin(self, *words: str, **more: Any) -> subprocess.Popen[str]:
         """Start a command; its output, errors included, is ``stdout``."""
@@ -368,5 +384,5 @@ def installation() -> Iterator[Installation]:
     yield own
     done = own.run("down")
     wait_for(lambda: not own.leftovers(), f"the end of {own.leftovers()}", 10)
-    shutil.rmtree(own.data, ignore_errors=True)
+    remove(own.data)
     assert done.returncode == 0, done.stdout + done.stderr
