@@ -1,6 +1,6 @@
 """What all benches share: an fngw of their own, interleaved rounds, medians, tables.
 
-Measured here is never one figure against a remembered one, but two against each other in the same minutes: A B A B …
+What is measured is never one figure against a remembered one, but two against each other in turn: A B A B …
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def interleaved(
 
 def _tick(number: int, rounds: int) -> None:
     if sys.stderr.isatty():
-        print(f"\rround {max(0, number + 1)} of {rounds}", end="\n" if number + 1 == rounds else "", file=sys.stderr)
+        end = "\n" if number + 1 == rounds else ""
+        print(f"\rround {max(0, number + 1)} of {rounds}", end=end, file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,13 @@ def paired_ratios(above: Sequence[float], below: Sequence[float]) -> Figures:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns: the first to the left, the others to the right."""
+    """Print columns: names (the first) to the left, figures to the right, a fourth and later ones as they are."""
     widths = [max(len(row[n]) for row in (head, *rows)) for n in range(len(head))]
     for row in (head, ["-" * width for width in widths], *rows):
-        cells = (cell.rjust(width) if n else cell.ljust(width) for n, (cell, width) in enumerate(zip(row, widths)))
+        cells = [
+            cell.rjust(width) if n in (1, 2) else cell.ljust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         print("  " + "  ".join(cells).rstrip())
 
 

@@ -49,20 +49,20 @@ class App:
 INTERPRETER = "/opt/fngw/env/bin/python"
 IMPORTS = f"import uvicorn, starlette, cloudpickle, fngw_runtime.process, {MODULE}"
 
-#: What ends where the next begins, in the order of a deploy.
+#: The phases of a deploy, in order: a name, the mark at which it ends, and what happens in it.
 PHASES = (
-    ("pack", "the SDK collects and packs the sources"),
-    ("upload", "bundle and arguments → gateway"),
-    ("put", "the spec → gateway → Redis"),
-    ("build", "controller wakes, RQ job, layer, docker load"),
-    ("plan", "controller: image known → replica to be started"),
-    ("create", "docker create, network, directories"),
-    ("start", "docker start → the container's process runs"),
-    ("interpreter", "Python, the runtime's imports → socket bound"),
-    ("ready", "user's import, constructor → the controller knows"),
-    ("route", "table → Redis → gateways → acknowledged → settled"),
-    ("tell", "the last event → SDK → deploy() returns"),
-    ("answer", "the first request"),
+    ("pack", "packed", "the SDK collects and packs the sources"),
+    ("upload", "uploaded", "bundle and arguments → gateway"),
+    ("put", "accepted", "the spec → gateway → Redis"),
+    ("build", "image", "the controller wakes, RQ job, code layer, docker load"),
+    ("plan", "starting", "the controller: image known → replica to be started"),
+    ("prepare", "created", "its directory, its login to Redis, docker create begins"),
+    ("start", "started", "docker create and start → the container's process runs"),
+    ("interpreter", "bound", "Python, the runtime's imports → its socket is bound"),
+    ("ready", "healthy", "the user's import, the constructor → the controller knows"),
+    ("route", "done", "table → Redis → gateways → acknowledged → settled"),
+    ("tell", "returned", "the last event → SDK → deploy() returns"),
+    ("answer", "end", "the first request"),
 )
 
 
@@ -84,7 +84,7 @@ class Redeploy:
         self._count = 0
         self._images: set[str] = set()
         self.container: dict[str, Any] = {}
-        self.phases: dict[str, list[float]] = {name: [] for name, _ in PHASES}
+        self.phases: dict[str, list[float]] = {name: [] for name, _, _ in PHASES}
 
     def close(self) -> None:
         """Remove what was deployed, and the images that were made for it."""
@@ -144,9 +144,10 @@ class Redeploy:
             time.sleep(0.02)
 
     def _note(self, marks: dict[str, float]) -> None:
-        order = "begin packed uploaded accepted image starting created started bound healthy done returned end".split()
-        for (phase, _), before, after in zip(PHASES, order[:-1], order[1:], strict=True):
+        before = "begin"
+        for phase, after, _ in PHASES:
             self.phases[phase].append(marks[after] - marks[before])
+            before = after
 
 
 @contextmanager
@@ -235,8 +236,8 @@ def confinement(container: dict[str, Any]) -> list[str]:
 # -- the report ---------------------------------------------------------------------------------------------
 
 
-def report(figures: dict[str, list[float]], floor: Floor, redeploy: Redeploy) -> float:
-    """Print what was measured; return the ratio of the medians."""
+def report(figures: dict[str, list[float]], floor: Floor, redeploy: Redeploy) -> bool:
+    """Print what was measured; tell whether the goal is met."""
     deploy, imported = Figures.of(figures["deploy"]), Figures.of(figures["floor"])
     rows = [
         deploy.row("redeploy: deploy() → first answer", 1000),
@@ -246,17 +247,27 @@ def report(figures: dict[str, list[float]], floor: Floor, redeploy: Redeploy) ->
     print(f"\nCode-only redeploy on Docker ({len(figures['deploy'])} rounds, interleaved; {machine()})\n")
     print_table(("", "median ms", "min–max"), rows)
     print("\nWhere the deploy's time goes\n")
-    phases = {name: Figures.of(values) for name, values in redeploy.phases.items()}
-    rows = [
-        (*phases[name].row(name, 1000), bar(phases[name].median / deploy.median), what) for name, what in PHASES
-    ]
-    widest = max(len(row[3]) for row in rows)
-    print_table(("phase", "median ms", "min–max", ""), [(*r[:3], f"{r[3].ljust(widest)} {r[4]:<54}") for r in rows])
+    print_table(("phase", "median ms", "min–max", "share", ""), list(_phase_rows(redeploy.phases, deploy.median)))
     ratio = deploy.median / imported.median
     pairs = paired_ratios(figures["deploy"], figures["floor"])
     print(f"\nratio of medians {ratio:.2f}; of pairs {pairs.median:.2f} ({pairs.least:.2f}–{pairs.most:.2f})")
-    print(f"goal ≤ {GOAL}: {'met' if ratio <= GOAL else 'MISSED'}")
-    return ratio
+    print(f"goal ≤ {GOAL}: {verdict(ratio, pairs.median)}")
+    return max(ratio, pairs.median) <= GOAL
+
+
+def verdict(ratio: float, paired: float) -> str:
+    """Return whether the goal is met, in words: two ways to say the same that disagree say that neither is sure."""
+    if max(ratio, paired) <= GOAL:
+        return "met"
+    if min(ratio, paired) > GOAL:
+        return "MISSED"
+    return "UNDECIDED, as the two ratios disagree: the machine is too busy; run it again on a quieter one"
+
+
+def _phase_rows(phases: dict[str, list[float]], whole: float) -> Iterator[tuple[str, ...]]:
+    for name, _, what in PHASES:
+        figures = Figures.of(phases[name])
+        yield *figures.row(name, 1000), bar(figures.median / whole), what
 
 
 def main() -> int:
@@ -269,7 +280,7 @@ def main() -> int:
         with closing(Redeploy(where, Path(folder))) as redeploy:
             floor = Floor(redeploy)
             figures = interleaved({"deploy": redeploy.deploy, "floor": floor.run}, options.rounds, warm_up=2)
-            return int(report(figures, floor, redeploy) > GOAL)
+            return int(not report(figures, floor, redeploy))
 
 
 if __name__ == "__main__":
