@@ -76,9 +76,7 @@ class Tables:
 
     async def stop(self) -> None:
         """Stop following, and tell that this gateway routes no more."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end(self._tasks)
         try:
             async with asyncio.timeout(2):
                 await self._store.gateway_gone(self._gateway)
@@ -150,3 +148,15 @@ class Tables:
         self._apply(table)
         self.table, self._text = table, text
         self._acknowledge = table.generation
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they end.
+
+    Once is not enough: before Python 3.12 ``asyncio.wait_for``, which redis-py writes with, swallows a cancel that
+    comes in the moment it is done (CPython issue 86296; one in six, measured).
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=0.05)

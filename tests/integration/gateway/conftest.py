@@ -20,13 +20,22 @@ import uvloop
 from fngw_gateway.app import Gateway
 from fngw_gateway.proxy import DataPlane
 from fngw_state.records import RoutedDeployment, RoutedReplica, RoutingTable
+from fngw_state.store import Store, connect
 
-from .wire import Client, Script, Upstream, echo
+from .wire import Client, Script, Upstream, echo, eventually
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Any]:
     """These tests run on the loop that the gateway runs on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """uvloop swallows what pytest-timeout's signal handler raises: a hanging test would hang for ever."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(60, method="thread"))
 
 
 @pytest.fixture
@@ -141,6 +150,56 @@ async def api(scope: Any, receive: Any, send: Any) -> None:
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+@dataclass
+class RedisServer:
+    """A Redis of the test's own, on a Unix socket, that can be killed and started again."""
+
+    socket: Path
+    append_only: bool
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    async def start(self) -> None:
+        binary = shutil.which("redis-server")
+        assert binary, "these tests need a redis-server"
+        directory = self.socket.parent
+        only = ["--appendonly", "yes", "--appendfsync", "always"] if self.append_only else []
+        options = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(directory), *only]
+        self.process = await asyncio.create_subprocess_exec(binary, *options, stdout=asyncio.subprocess.DEVNULL)
+        store = Store(connect(self.url))
+        try:
+            await eventually(self.socket.exists)
+            while not await store.redis.ping():
+                pass
+        finally:
+            await store.close()
+
+    async def kill(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+        self.socket.unlink(missing_ok=True)
+
+
+@pytest.fixture
+async def redis(short_dir: Path, request: pytest.FixtureRequest) -> AsyncIterator[RedisServer]:
+    """Keeps nothing when it is killed, unless parametrized with ``append_only``."""
+    server = RedisServer(short_dir / "redis.sock", getattr(request, "param", "") == "append_only")
+    await server.start()
+    yield server
+    await server.kill()
+
+
+@pytest.fixture
+async def store(redis: RedisServer) -> AsyncIterator[Store]:
+    store = Store(connect(redis.url))
+    yield store
+    await store.close()
 
 
 @pytest.fixture

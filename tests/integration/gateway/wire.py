@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -12,12 +13,16 @@ from typing import Any
 
 
 async def eventually(check: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Return the first true value of ``check``, or fail after ``seconds``."""
+    """Return the first true value of ``check`` (plain or async), or fail after ``seconds``."""
     deadline = time.monotonic() + seconds
-    while not (value := check()):
+    while True:
+        value = check()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return value
         assert time.monotonic() < deadline, f"not true within {seconds} s"
         await asyncio.sleep(0.01)
-    return value
 
 
 async def at_rest(count: Callable[[], int], seconds: float = 20.0) -> int:

@@ -1,0 +1,258 @@
+"""``python -m fngw_gateway`` as a process of its own, with a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from fngw_state.layout import Layout
+from fngw_state.records import RoutedDeployment, RoutedReplica, RoutingTable
+from fngw_state.store import Store
+
+from .conftest import RedisServer
+from .wire import Client, Message, Peer, Upstream, echo, eventually
+
+
+class Gateways:
+    """Gateway processes on one data directory."""
+
+    def __init__(self, directory: Path, redis: RedisServer, store: Store) -> None:
+        self.layout = Layout(directory / "data", directory / "run")
+        self.store = store
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self._env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("FNGW_")},
+            "FNGW_DATA_DIR": str(self.layout.data),
+            "FNGW_RUN_DIR": str(self.layout.run),
+            "FNGW_REDIS_URL": redis.url,
+            "FNGW_PORT": str(self.port),
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.clients: list[Client] = []
+
+    def start(self, *fds: int, **env: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fngw_gateway"], env={**self._env, **env}, pass_fds=fds, stderr=subprocess.PIPE
+        )
+        self.processes.append(process)
+        return process
+
+    async def client(self, *, unix: bool = False) -> Client:
+        if unix:
+            client = Client(*await asyncio.open_unix_connection(self.layout.gateway_socket))
+        else:
+            client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.clients.append(client)
+        return client
+
+    async def ask(self, method: str, path: str, headers: str = "", *, unix: bool = False) -> Message:
+        client = await self.client(unix=unix)
+        answer = await client.ask(method, path, headers)
+        client.close()
+        return answer
+
+    async def ready(self) -> None:
+        async def healthy() -> bool:
+            assert self.processes[-1].poll() is None
+            try:
+                return (await self.ask("GET", "/-/healthz")).status == 200
+            except OSError:
+                return False
+
+        await eventually(healthy, 30)
+
+    async def publish(self, *upstreams: Upstream) -> int:
+        replicas = tuple(RoutedReplica(u.path.stem, u.address) for u in upstreams)
+        number = await self.store.next_number()
+        table = RoutingTable(number, (RoutedDeployment("f", "/f", replicas, 10, 100, None),))
+        await self.store.put_routes(await self.store.lead("c"), table)
+
+        async def applied() -> bool:
+            return set((await self.store.gateways()).values()) == {number}
+
+        await eventually(applied, 20)
+        return number
+
+    def end(self, process: subprocess.Popen[bytes]) -> str:
+        """Wait for a process; return what it said."""
+        assert process.stderr is not None
+        with process.stderr:
+            said = process.stderr.read().decode()
+        process.wait(30)
+        return said
+
+    def clear(self) -> None:
+        for client in self.clients:
+            client.abort()
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            if process.stderr is not None:
+                process.stderr.close()
+
+
+@pytest.fixture
+async def gateways(short_dir: Path, redis: RedisServer, store: Store) -> AsyncIterator[Gateways]:
+    gateways = Gateways(short_dir, redis, store)
+    yield gateways
+    gateways.clear()
+
+
+@pytest.fixture
+async def replica(short_dir: Path) -> AsyncIterator[Upstream]:
+    upstream = Upstream(short_dir / "r0.sock", echo)
+    await upstream.start()
+    yield upstream
+    await upstream.stop()
+
+
+async def test_it_serves_on_tcp_and_on_the_unix_socket(gateways: Gateways, replica: Upstream) -> None:
+    process = gateways.start(FNGW_TOKEN="secret")
+    await gateways.ready()
+    await gateways.publish(replica)
+    for unix in (False, True):
+        assert (await gateways.ask("GET", "/f/x", unix=unix)).json()["first"] == "GET /f/x HTTP/1.1"
+        assert (await gateways.ask("GET", "/-/routes", unix=unix)).json() == {"/f": "f"}
+    assert (await gateways.ask("POST", "/-/call/f/m")).status == 401
+    assert (await gateways.ask("POST", "/-/call/f/m", unix=True)).status == 200
+    info = await gateways.ask("GET", "/x/../-/api/v1/info", "Authorization: Bearer secret\r\nX-Request-Id: me\r\n")
+    assert (info.status, info.get("x-request-id")) == (200, "me")
+    assert stat.S_IMODE(gateways.layout.gateway_socket.stat().st_mode) == 0o666
+    process.send_signal(signal.SIGTERM)
+    said = await asyncio.to_thread(gateways.end, process)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert "pending" not in said
+    assert await gateways.store.gateways() == {}
+    assert not gateways.layout.gateway_socket.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_finishes_what_is_under_way(gateways: Gateways, short_dir: Path, number: signal.Signals) -> None:
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer, upstream: Upstream) -> None:
+        await peer.request()
+        upstream.count += 1
+        await go_on.wait()
+        peer.answer(b"finished")
+
+    slow = Upstream(short_dir / "slow.sock", script)
+    await slow.start()
+    process = gateways.start()
+    await gateways.ready()
+    await gateways.publish(slow)
+    asked = asyncio.create_task(gateways.ask("GET", "/f"))
+    await eventually(lambda: slow.count == 1)
+    process.send_signal(number)
+
+    async def refuses() -> bool:
+        try:
+            (await gateways.client()).abort()
+        except OSError:
+            return True
+        return False
+
+    await eventually(refuses)
+    go_on.set()
+    assert (await asked).body == b"finished"
+    said = await asyncio.to_thread(gateways.end, process)
+    assert process.returncode == 0, said
+    await slow.stop()
+
+
+async def test_it_serves_on_while_redis_is_away(gateways: Gateways, replica: Upstream, redis: RedisServer) -> None:
+    gateways.start()
+    await gateways.ready()
+    await gateways.publish(replica)
+    client = await gateways.client()
+    await redis.kill()
+    for _ in range(50):
+        assert (await client.ask("GET", "/f")).status == 200
+
+    async def noticed() -> bool:
+        health = await gateways.ask("GET", "/-/healthz")
+        assert health.status == 200
+        return "why" in health.json()
+
+    await eventually(noticed, 20)
+    await redis.start()
+    await gateways.publish()
+    waiting = asyncio.create_task(client.ask("GET", "/f"))
+    await gateways.publish(replica)
+    assert (await waiting).status == 200
+
+
+async def test_it_says_why_it_is_not_ready(gateways: Gateways, redis: RedisServer) -> None:
+    await redis.kill()
+    gateways.start()
+
+    async def answered() -> Message | None:
+        with contextlib.suppress(OSError):
+            return await gateways.ask("GET", "/-/healthz")
+        return None
+
+    health = await eventually(answered, 30)
+    assert health.status == 503
+    assert "Redis" in health.json()["why"]
+    assert (await gateways.ask("GET", "/f")).json()["code"] == "not_ready"
+    await redis.start()
+    await gateways.ready()
+
+
+@pytest.fixture
+def inherited(short_dir: Path) -> Iterator[tuple[socket.socket, socket.socket]]:
+    tcp = socket.create_server(("127.0.0.1", 0))
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind(str(short_dir / "inherited.sock"))
+    unix.listen()
+    yield tcp, unix
+    tcp.close()
+    unix.close()
+
+
+async def test_several_processes_share_inherited_sockets(
+    gateways: Gateways, replica: Upstream, inherited: tuple[socket.socket, socket.socket]
+) -> None:
+    tcp, unix = inherited
+    gateways.port = tcp.getsockname()[1]
+    fds = {"FNGW_FD": str(tcp.fileno()), "FNGW_UNIX_FD": str(unix.fileno())}
+    processes = [gateways.start(tcp.fileno(), unix.fileno(), **fds) for _ in range(2)]
+    await gateways.ready()
+
+    async def both() -> bool:
+        return len(await gateways.store.gateways()) == 2
+
+    await eventually(both, 30)
+    await gateways.publish(replica)
+    answers = await asyncio.gather(*(gateways.ask("GET", "/f") for _ in range(20)))
+    assert {a.status for a in answers} == {200}
+    call = Client(*await asyncio.open_unix_connection(unix.getsockname()))
+    gateways.clients.append(call)
+    assert (await call.ask("POST", "/-/call/f/m")).status == 200
+    processes[0].send_signal(signal.SIGTERM)
+    assert "Traceback" not in await asyncio.to_thread(gateways.end, processes[0])
+    assert processes[0].returncode == 0
+    for _ in range(10):
+        assert (await gateways.ask("GET", "/f")).status == 200
+
+
+async def test_a_port_in_use_is_said(gateways: Gateways) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = gateways.start(FNGW_PORT=str(taken.getsockname()[1]))
+        said = await asyncio.to_thread(gateways.end, process)
+    assert process.returncode == 1
+    assert "cannot listen on 127.0.0.1" in said
+    assert "FNGW_PORT" in said
+    assert "Traceback" not in said
