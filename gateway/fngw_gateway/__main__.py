@@ -47,12 +47,13 @@ def main() -> int:
 
 
 def _config(settings: GatewaySettings) -> uvicorn.Config:
+    gateway = create_gateway(settings)
     return uvicorn.Config(
-        create_gateway(settings),
+        gateway,
         interface="asgi3",
         loop="uvloop",
         http="httptools",
-        ws="none",
+        ws=gateway.websocket_protocol,  # type: ignore[arg-type]  # any callable that makes a protocol
         lifespan="on",
         access_log=False,
         log_config=None,

@@ -12,6 +12,7 @@ from typing import Any
 
 from fngw_gateway.proxy import DataPlane, headers, problems, routing
 from fngw_gateway.proxy.plane import CALL_PREFIX
+from fngw_gateway.proxy.tunnel import Tunnel
 from fngw_gateway.settings import GatewaySettings
 from fngw_gateway.tables import Tables, gateway_id
 from fngw_state.store import Store, connect
@@ -67,9 +68,11 @@ class Gateway:
             if read is not None and routing.is_own(read[1]):
                 return self._own(scope, receive, send, *read)
             return self._plane.serve(scope, receive, send, read)
-        if kind == "lifespan":
-            return self._lifespan(receive, send)
-        return _refuse_websocket(receive, send)
+        return self._lifespan(receive, send)
+
+    def websocket_protocol(self, config: Any, server_state: Any, app_state: Any) -> Tunnel:
+        """Return what takes over a connection that asks for a WebSocket (uvicorn's ``ws``)."""
+        return Tunnel(self._plane, server_state)
 
     # -- the gateway's own paths --------------------------------------------------------------------------
 
@@ -165,9 +168,3 @@ def _adding(send: Send, request_id: bytes) -> Send:
 
 def _as_awaitable(awaitable: Awaitable[None]) -> Awaitable[None]:
     return awaitable
-
-
-async def _refuse_websocket(receive: Receive, send: Send) -> None:
-    """Refuse before the handshake: the client sees a failed upgrade."""
-    await receive()
-    await send({"type": "websocket.close", "code": 1011, "reason": "WebSockets are not supported here"})

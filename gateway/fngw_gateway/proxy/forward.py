@@ -318,7 +318,5 @@ def _check(head: headers.RequestHead, max_body: int) -> None:
         raise problems.not_implemented(f"Transfer-Encoding {shown!r} is not supported", "send it chunked")
     if head.length is not None and head.length > max_body:
         raise problems.body_too_large(max_body)
-    if head.upgrade == b"websocket":
-        raise problems.not_implemented("WebSockets are not supported here", "use HTTP, for example SSE")
     if head.upgrade and head.length is None:  # the server's parser drops the body of a request to upgrade
         raise problems.bad_request("a request with a chunked body cannot ask for another protocol")

@@ -18,7 +18,7 @@ from fngw.errors import FngwError
 from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.balancer import Backend
 from fngw_gateway.proxy.forward import Exchange
-from fngw_gateway.proxy.routing import Routes
+from fngw_gateway.proxy.routing import Routes, is_own, read_path
 from fngw_state.records import RoutedDeployment, RoutingTable
 
 __all__ = ["DataPlane"]
@@ -116,11 +116,29 @@ class DataPlane:
         mount = None if read is None else self._routes.match(read[1])
         if mount is None or read is None:
             return self.refuse(scope, send, problems.route_not_found(scope["raw_path"]))
+        head, target = self._for_replica(scope, mount, read[0])
+        return Exchange(scope, receive, send, mount.backend, head, target, self._max_body).run()
+
+    def upgrade(self, scope: Any) -> tuple[Backend, headers.RequestHead, bytes]:
+        """Return who serves a WebSocket, the request's head for it, and the target.
+
+        Raises:
+            FngwError: nobody does.
+        """
+        if self._routes is None:
+            raise problems.not_ready(self._why_not)
+        read = read_path(scope["raw_path"])
+        mount = None if read is None or is_own(read[1]) else self._routes.match(read[1])
+        if mount is None or read is None:
+            raise problems.route_not_found(scope["raw_path"])
+        head, target = self._for_replica(scope, mount, read[0])
+        return mount.backend, head, target
+
+    def _for_replica(self, scope: Any, mount: _Mount, path: bytes) -> tuple[headers.RequestHead, bytes]:
         head = headers.read_request(scope)
         head.lines.append(mount.line)
         query = scope["query_string"]
-        target = b"%b?%b" % (read[0], query) if query else read[0]
-        return Exchange(scope, receive, send, mount.backend, head, target, self._max_body).run()
+        return head, b"%b?%b" % (path, query) if query else path
 
     def call(self, scope: Any, receive: Any, send: problems.Send, path: bytes) -> Awaitable[None]:
         """Answer a call by handle: ``/-/call/<deployment>/<method>``.

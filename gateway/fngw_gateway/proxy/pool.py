@@ -11,11 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import httptools
 
 __all__ = ["HIGH_WATER", "IDLE_S", "Connection", "Lost", "Pool"]
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 log = logging.getLogger(__name__)
 
@@ -355,14 +358,21 @@ class Pool:
         Raises:
             OSError: nobody answers there, or not in time.
         """
+        return await self.open(lambda: Connection(self))
+
+    async def open(self, protocol: Callable[[], P]) -> P:
+        """Return a new connection that speaks ``protocol``, which is its owner's to close.
+
+        Raises:
+            OSError: nobody answers there, or not in time.
+        """
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             if "/" in self.address:
-                _, connection = await loop.create_unix_connection(lambda: Connection(self), self.address)
+                _, connection = await loop.create_unix_connection(protocol, self.address)
             else:
                 host, _, port = self.address.rpartition(":")
-                where = host.strip("[]"), int(port)
-                _, connection = await loop.create_connection(lambda: Connection(self), *where)
+                _, connection = await loop.create_connection(protocol, host.strip("[]"), int(port))
         return connection
 
     def add(self, connection: Connection) -> None:

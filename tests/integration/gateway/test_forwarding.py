@@ -322,14 +322,6 @@ async def test_without_a_table_requests_are_told_to_come_back(short_dir: Path) -
         assert (answer.status, answer.json()["code"], answer.get("retry-after")) == (503, "not_ready", "1")
 
 
-async def test_websockets_are_refused(site: Site) -> None:
-    upstream = await site.one(echo)
-    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n"
-    answer = await site.ask("GET", "/f", upgrade)
-    assert (answer.status, answer.json()["code"]) == (501, "not_implemented")
-    assert upstream.requests == []
-
-
 async def test_an_upgrade_nobody_knows_is_ignored(site: Site) -> None:
     await site.one(echo)
     answer = await site.ask(

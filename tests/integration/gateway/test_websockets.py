@@ -1,3 +1,0 @@
-"""WebSockets through a whole gateway to a real replica process, spoken by the ``websockets`` library."""
-
-from __future__ import annotations
