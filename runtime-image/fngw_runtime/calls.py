@@ -20,6 +20,9 @@ from fngw_runtime.threads import Threads
 
 __all__ = ["CallFailed", "Calls", "encode_error"]
 
+#: No user code ran: the message says it all.
+UNKNOWN_METHOD = "unknown_method"
+
 
 class CallFailed(Exception):
     """A call that ends with an error frame of ``code``; ``cause`` is what was raised."""
@@ -76,7 +79,7 @@ class Calls:
         try:
             return self._target.method(name)
         except AttributeError as error:
-            raise CallFailed("unknown_method", error) from error
+            raise CallFailed(UNKNOWN_METHOD, error) from error
 
 
 def _no_streams(name: str, result: Any) -> TypeError:
@@ -116,7 +119,7 @@ def encode_error(code: str, error: BaseException, version: int) -> List[Any]:
     value = {
         "type": type(error).__name__,
         "message": describe(error).partition(": ")[2],
-        "traceback": user_traceback(error),
+        "traceback": "" if code == UNKNOWN_METHOD else user_traceback(error),
         "cause": _pickled(_innermost(error), version),
         "code": code,
     }

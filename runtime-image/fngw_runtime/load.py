@@ -26,10 +26,17 @@ USER_ERRORS = (Exception, SystemExit)
 
 Init = Tuple[Tuple[Any, ...], Dict[str, Any]]
 
+_WHAT = {
+    "import_failed": "its code cannot be imported: ",
+    "unpickle_failed": "its code or arguments cannot be unpickled: ",
+    "constructor_failed": "its constructor raised ",
+    "reconfigure_failed": "its reconfigure raised ",
+}
+
 
 def failed(code: str, error: BaseException) -> DeploymentFailed:
     """Return the failure to start that ``error`` in user code means."""
-    return DeploymentFailed(describe(error), code=code, detail=user_traceback(error))
+    return DeploymentFailed(_WHAT.get(code, "") + describe(error), code=code, detail=user_traceback(error))
 
 
 def load_code(config: ReplicaConfig) -> Any:

@@ -61,7 +61,7 @@ def deploy(
         accepted = client.deploy(prepared.spec, options.prev_version)
         progress.step(OUTCOMES.get(accepted.outcome, "{name} is accepted").format(name=name))
         if wait:
-            finish(client, name, accepted.revision, progress, timeout)
+            _raise_unless_done(name, follow(client, name, accepted.revision, progress, timeout), accepted.outcome)
             progress.success(*_ending(deployment))
     return accepted
 
@@ -172,14 +172,14 @@ def _tell(event: Event, progress: Progress) -> str:
     return text
 
 
-def _raise_unless_done(name: str, event: Event) -> None:
+def _raise_unless_done(name: str, event: Event, outcome: str = "") -> None:
     if event.kind != "done":
-        raise _failure(name, event)
+        raise _failure(name, event, outcome)
 
 
-def _failure(name: str, event: Event) -> FngwError:
+def _failure(name: str, event: Event, outcome: str = "") -> FngwError:
     if event.kind == "failed" and isinstance(event.fields.get("problem"), dict):
-        return from_problem(event.fields["problem"])
+        return _told(name, from_problem(event.fields["problem"]), outcome)
     hints = {
         "superseded": "somebody deployed it again; what runs now is theirs",
         "deleted": "somebody deleted it before it was done",
@@ -188,6 +188,14 @@ def _failure(name: str, event: Event) -> FngwError:
     text = what.get(event.kind) or f"failed: {event.message}"
     code = event.kind if event.kind in what else None
     return DeploymentFailed(f"the deploy of {name} {text}", code=code, hint=hints.get(event.kind, ""))
+
+
+def _told(name: str, error: FngwError, outcome: str) -> FngwError:
+    """Return a replica's or a build's failure as that of a deploy: of what, and what serves now."""
+    left = "nothing runs under this name" if outcome == "new" else "what served before serves on"
+    message = f"the deploy of {name} failed: {error.message}"
+    hint = f"{error.hint}; {left}" if error.hint else f"{left}; `fngw logs {name}` has all that was said"
+    return type(error)(message, code=error.code, hint=hint, status=error.status, detail=error.detail)
 
 
 def _ending(deployment: Deployment) -> Tuple[str, ...]:

@@ -1,20 +1,21 @@
 """This process and its gateway: which one it is, what runs there, and an end to all of it.
 
-Standard library only (the control API's client on first use), Python >= 3.7.
+Standard library only (all of it with what replicas have, but for ``shutdown``), Python >= 3.7.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, Optional
+import json
+from typing import Any, Dict, List, Optional
+from urllib.parse import quote
 
 from fngw import endpoint
 from fngw.deployments import Deployment
+from fngw.endpoint import Endpoint
 from fngw.errors import DeploymentNotFound
 from fngw.protocol import API_PREFIX
 from fngw.sources import StoredSource, options_from_spec
-
-if TYPE_CHECKING:
-    from fngw.client import Client
+from fngw.spec import DeploymentSpec
 
 __all__ = ["connect", "get_deployment", "list_deployments", "shutdown"]
 
@@ -34,13 +35,8 @@ def connect(url: Optional[str] = None, token: Optional[str] = None) -> None:
     Example:
         >>> fngw.connect("https://gateway.example.com", token="…")
     """
-    from fngw import transport  # not the client: inside a replica there may be no httpx
-    from fngw.refs import refusal
-
     chosen = endpoint.resolve(url, token)
-    reply = transport.submit(transport.request(chosen, "GET", API_PREFIX + "/info", {})).result()
-    if reply.status != 200:
-        raise refusal(reply, chosen.where)
+    _ask("/info", chosen)
     endpoint.choose(chosen)
 
 
@@ -51,12 +47,9 @@ def list_deployments() -> Dict[str, Deployment]:
         >>> sorted(fngw.list_deployments())
         ['Greeter']
     """
-    from fngw.client import Client
-
-    with Client() as client:
-        names = [s["name"] for s in client.deployments() if s.get("status") != "DELETING"]
-        found = ((name, _fetch(client, name)) for name in sorted(names))
-        return {name: deployment for name, deployment in found if deployment is not None}
+    names = [s["name"] for s in _statuses() if s.get("status") != "DELETING"]
+    found = ((name, _fetch(name)) for name in sorted(names))
+    return {name: deployment for name, deployment in found if deployment is not None}
 
 
 def get_deployment(name: str) -> Deployment:
@@ -69,14 +62,11 @@ def get_deployment(name: str) -> Deployment:
     Example:
         >>> fngw.get_deployment("Greeter").options(num_replicas=3).deploy()
     """
-    from fngw.client import Client
-
-    with Client() as client:
-        found = _fetch(client, name)
-        if found is None:
-            names = sorted(s["name"] for s in client.deployments())
-            known = "deployed are: " + ", ".join(names) if names else "nothing is deployed"
-            raise DeploymentNotFound(f"no deployment is named {name!r}", hint=known)
+    found = _fetch(name)
+    if found is None:
+        names = sorted(s["name"] for s in _statuses())
+        known = "deployed are: " + ", ".join(names) if names else "nothing is deployed"
+        raise DeploymentNotFound(f"no deployment is named {name!r}", hint=known)
     return found
 
 
@@ -90,9 +80,29 @@ def shutdown() -> None:
     delete_all()
 
 
-def _fetch(client: Client, name: str) -> Optional[Deployment]:
+# -- looking, without the client: inside a replica there is no httpx -------------------------------------------
+
+
+def _statuses() -> List[Dict[str, Any]]:
+    return list(_ask("/deployments")["deployments"])
+
+
+def _fetch(name: str) -> Optional[Deployment]:
     try:
-        spec, _ = client.spec(name)
+        found = _ask(f"/deployments/{quote(name, safe='')}/spec")
     except DeploymentNotFound:
         return None
+    spec = DeploymentSpec.from_dict(found["spec"])
     return Deployment(StoredSource(name, spec.code.has_reconfigure, spec), options_from_spec(spec))
+
+
+def _ask(path: str, where: Optional[Endpoint] = None) -> Dict[str, Any]:
+    """Return what the control API answers, by the way that calls take."""
+    from fngw import transport
+    from fngw.refs import refusal
+
+    where = where or endpoint.current()
+    reply = transport.submit(transport.request(where, "GET", API_PREFIX + path, {})).result()
+    if reply.status != 200:
+        raise refusal(reply, f"the gateway at {where.where}")
+    return dict(json.loads(reply.body.decode()))

@@ -135,7 +135,10 @@ def logs(
         str, typer.Option("--since", metavar="T", help="Only younger: 10m, 2h, or a time.", show_default=False)
     ] = "",
     tail: Annotated[
-        int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.", show_default=False)
+        int | None,
+        typer.Option(
+            "--tail", min=0, metavar="N", help="Only the last N lines of each replica.", show_default=False
+        ),
     ] = None,
     build: Annotated[bool, typer.Option("--build", help="The log of its build instead.")] = False,
     url: Url = None,
