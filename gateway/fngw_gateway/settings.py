@@ -32,10 +32,11 @@ class GatewaySettings(SharedSettings):
     token: str | None = Field(
         default=None, repr=False, description="Token for the control API and for calls by handle."
     )
-    debug: bool = Field(default=False, description="Put tracebacks into the bodies of error answers.")
-    url: str | None = Field(default=None, description="Public base URL. Default: http://localhost:<port>.")
+    public_url: str | None = Field(
+        default=None, description="Base URL under which users reach it. Default: http://localhost:<port>."
+    )
 
     @property
-    def public_url(self) -> str:
+    def base_url(self) -> str:
         """The public base URL, without a trailing slash."""
-        return (self.url or f"http://localhost:{self.port}").rstrip("/")
+        return (self.public_url or f"http://localhost:{self.port}").rstrip("/")

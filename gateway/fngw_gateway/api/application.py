@@ -43,7 +43,7 @@ async def info(request: Request) -> dict[str, Any]:
     store: Store = request.app.state.store
     return {
         "version": fngw.__version__,
-        "url": settings.public_url,
+        "url": settings.base_url,
         "engine": await store.engine(),
         "limits": {"bundle": settings.max_bundle, "body": settings.max_body},
     }

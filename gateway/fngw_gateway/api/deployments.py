@@ -159,7 +159,7 @@ def describe(desired: Desired, status: Status | None, settings: GatewaySettings)
         "version": spec.version,
         "status": _state(desired, current),
         "message": message if current else "accepted; the controller has not acted on it yet",
-        "url": None if spec.route_prefix is None else settings.public_url + spec.route_prefix,
+        "url": None if spec.route_prefix is None else settings.base_url + spec.route_prefix,
         "route_prefix": spec.route_prefix,
         "num_replicas": spec.num_replicas,
         "image": status.image if status else None,

@@ -55,7 +55,7 @@ async def _stream(
 async def _url(store: Store, settings: GatewaySettings, name: str) -> str | None:
     desired = await store.desired(name)
     route = desired.target.spec.route_prefix if desired else None
-    return None if route is None else settings.public_url + route
+    return None if route is None else settings.base_url + route
 
 
 def end_of(desired: Desired | None, name: str, number: int) -> dict[str, Any] | None:

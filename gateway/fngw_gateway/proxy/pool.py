@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 HIGH_WATER = 256 * 1024
 #: The largest head of an answer.
 MAX_HEAD = 256 * 1024
-#: Idle connections are closed after this, before the replica does it (uvicorn: 5 s unless set): a request that
-#: meets its connection's end on the way is lost, unless it may be repeated.
-IDLE_S = 4.0
+#: Idle connections are closed after this, long before the replica does it (fngw's runtime keeps them an hour): a
+#: request that meets its connection's end on the way is lost, unless it may be repeated.
+IDLE_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})

@@ -9,7 +9,7 @@ code                         status  when
 ``body_too_large``           413     over ``FNGW_MAX_BODY``
 ``bad_request``              400     a body that does not fit its declared length
 ``unauthorized``             401     a call over TCP without the token
-``not_implemented``          501     WebSockets, transfer codings other than chunked
+``not_implemented``          501     a transfer coding other than chunked
 ``replica_lost``             502     the replica left without an answer, or answered nonsense
 ``overloaded``               503     the deployment's queue is full
 ``no_replicas``              503     none came in time
