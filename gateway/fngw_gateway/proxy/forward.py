@@ -19,8 +19,8 @@ from typing import Any
 from fngw.errors import FngwError
 from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.balancer import Backend, Replica
+from fngw_gateway.proxy.connection import Connection, Lost
 from fngw_gateway.proxy.inbound import WATCH_AFTER_S, ClientGone, Inbound
-from fngw_gateway.proxy.pool import Connection, Lost
 
 __all__ = ["Exchange"]
 

@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from fngw_gateway.proxy import pool
+
 from .conftest import Site
 from .wire import Peer, Upstream, echo, eventually
 
@@ -224,6 +226,14 @@ async def test_idle_connections_of_a_replica_that_leaves_are_closed(site: Site) 
     await asyncio.gather(*(site.ask("GET", "/f") for _ in range(5)))
     site.route(site.directory / "other.sock")
     await eventually(lambda: upstream.ended == upstream.connections)
+
+
+async def test_connections_idle_for_long_are_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "IDLE_S", 0.1)
+    upstream = await site.one(echo)
+    await asyncio.gather(*(site.ask("GET", "/f") for _ in range(3)))
+    await eventually(lambda: upstream.ended == upstream.connections)
+    assert (await site.ask("GET", "/f")).status == 200
 
 
 async def test_an_address_on_tcp(site: Site) -> None:
