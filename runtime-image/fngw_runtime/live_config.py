@@ -19,7 +19,7 @@ __all__ = ["LiveConfig"]
 #: How often to look, whatever was heard; also how often the other side is asked for a sign of life.
 TICK_S = 1.0
 #: After so much silence the connection is taken for dead.
-SILENT_AFTER_S = 4.0
+SILENT_AFTER_S = 3.0
 RETRY_S = 0.5
 
 #: Takes a configuration, applies it, returns None or a problem document.
