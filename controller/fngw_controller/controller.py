@@ -73,7 +73,12 @@ class Controller:
         graces = await self._graces()
         instances = await self._rooms.engine.list()
         log.info("stopping %d replicas", len(instances))
-        await asyncio.gather(*(self._stop(i, graces.get(i.deployment, DEFAULT_GRACE_S)) for i in instances))
+        stops = [self._stop(i, graces.get(i.deployment, DEFAULT_GRACE_S)) for i in instances]
+        # One that fails must not keep the others from being drained to their end.
+        results = await asyncio.gather(*stops, return_exceptions=True)
+        for instance, result in zip(instances, results, strict=True):
+            if isinstance(result, BaseException):
+                log.error("replica %s of %s was not stopped: %r", instance.id, instance.deployment, result)
         await self._rooms.engine.cleanup()
 
     async def resign(self) -> None:

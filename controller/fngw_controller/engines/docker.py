@@ -257,9 +257,13 @@ class DockerEngine:
         if since is not None:
             params["since"] = f"{since:.6f}"
         with engine_errors():
-            async with stream(await self._docker(), f"containers/{container.id}/logs", params) as content:
-                async for chunk in demultiplex(content):
-                    yield chunk
+            try:
+                async with stream(await self._docker(), f"containers/{container.id}/logs", params) as content:
+                    async for chunk in demultiplex(content):
+                        yield chunk
+            except DockerError as error:
+                if error.status not in (404, 409):  # 409: its removal is under way
+                    raise
 
     async def pause(self, id: str) -> None:
         container = await self._living(id)
