@@ -12,7 +12,6 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-import redis.asyncio as aioredis
 from redis.asyncio import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -22,8 +21,9 @@ from redis.retry import Retry
 from fngw.errors import RouteConflict
 from fngw_state import keys
 from fngw_state.records import BuildResult, Desired, RoutingTable, Status, Version
+from fngw_state.writable import Client
 
-#: What a lost or silent Redis raises.
+#: What a lost or silent Redis raises; or one that takes no writes for now (``writable.WritesRefused``).
 LOST = (RedisConnectionError, RedisTimeoutError, OSError)
 
 # KEYS desired, claims; ARGV name, expected serial ("0": none), new JSON ("": remove), channel, routes as JSON list.
@@ -98,7 +98,7 @@ def connect(url: str) -> Redis:
     """
     # A Unix socket's connection refuses this argument.
     over_tcp: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
-    return aioredis.from_url(
+    return Client.from_url(
         url,
         decode_responses=True,
         socket_timeout=10,

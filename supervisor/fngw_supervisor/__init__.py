@@ -15,6 +15,7 @@
 ``child``     one child process that cannot outlive this one
 ``logs``      the parts' log files: last lines, bounded size
 ``crew``      keeps parts running, restarts what dies, stops what is told to
+``space``     sees when the disk is full
 ``stops``     what signals ask for
 ``probe``     asks a gateway whether it is healthy
 ``say``       what a person is told

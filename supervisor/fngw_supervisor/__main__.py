@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from fngw.errors import FngwError
+from fngw.errors import FngwError, to_problem
 from fngw_supervisor.say import Say, complain, say, say_json, say_nothing, show_json
 
 if TYPE_CHECKING:
@@ -90,12 +91,18 @@ def up_with(up: Callable[[UpSettings, Callable[[], None]], None], ready_fd: int 
     from fngw_supervisor.detach import READY
     from fngw_supervisor.settings import load_settings
 
-    def tell() -> None:
+    def tell(word: bytes) -> None:
+        nonlocal ready_fd
         if ready_fd is not None:
-            os.write(ready_fd, READY)
+            os.write(ready_fd, word)
             os.close(ready_fd)
+            ready_fd = None
 
-    up(load_settings(), tell)
+    try:
+        up(load_settings(), lambda: tell(READY))
+    except FngwError as error:
+        tell(json.dumps(to_problem(error)).encode())
+        raise
 
 
 if __name__ == "__main__":

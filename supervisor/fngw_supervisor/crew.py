@@ -141,10 +141,11 @@ class Crew:
             if keeper.task.done():
                 keeper.task.result()
 
-    async def until(self, event: asyncio.Event) -> None:
-        """Return when ``event`` is set; meanwhile ``check``, and keep the logs bounded."""
+    async def until(self, event: asyncio.Event, look: Callable[[], None]) -> None:
+        """Return when ``event`` is set; meanwhile ``check``, keep the logs bounded, and ``look`` after the rest."""
         while not await _set_within(event, _CHECK_S):
             self.check()
+            look()
             for keeper in self.keepers:
                 with contextlib.suppress(OSError):  # a full disk: the parts have to live with it, and so have we
                     logs.bound(keeper.part.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from fngw.errors import FngwError
+from fngw.errors import FngwError, from_problem
 from fngw_state.layout import Layout
 from fngw_supervisor import datadir, logs
 from fngw_supervisor.lock import LOCK_FILE, Running, already_running, holders
@@ -31,11 +32,12 @@ def detach(layout: Layout, say: Say, argv: Sequence[str] | None = None, ready_s:
     Args:
         layout: where; the output goes to ``<data>/logs/up.log``.
         say: told where it listens.
-        argv: the command that runs it; the number of a file descriptor is added, for it to write ``READY`` to.
+        argv: the command that runs it; the number of a file descriptor is added, for it to write ``READY`` to, or
+            what is in the way, as a problem document.
         ready_s: seconds until it must be healthy.
 
     Raises:
-        FngwError: ``up_failed`` with the end of the log, or ``already_running``.
+        FngwError: ``already_running``; what else is in the way; or ``up_failed`` with the end of the log.
     """
     datadir.prepare(layout)
     path = layout.data / LOCK_FILE
@@ -79,10 +81,15 @@ def _listen(heard: int, process: subprocess.Popen[bytes], ready_s: float) -> str
     if not select.select([heard], [], [], ready_s)[0]:
         _stop(process)
         return f"was not healthy after {ready_s:g} s, and was stopped"
-    if os.read(heard, len(READY)) == READY:
+    word = os.read(heard, len(READY))
+    if word == READY:
         process.returncode = 0  # it goes on without us: nobody will wait for it
         return ""
+    with os.fdopen(os.dup(heard), "rb") as rest:
+        problem = word + rest.read()
     code = process.wait()  # its end of the pipe is closed: it ended
+    if problem:
+        raise from_problem(json.loads(problem))
     return f"ended with code {code} instead of starting"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from fngw.errors import FngwError
 from fngw_supervisor.settings import EngineChoice
 
 _TIMEOUT_S = 5
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+DENIED = os.strerror(errno.EACCES)
 #: What ``make images`` makes for one Python.
 _IMAGES = ("fngw/base:py{python}", "fngw/runtime:py{python}")
 
@@ -50,8 +54,14 @@ def choose_engine(wanted: EngineChoice, ask: Callable[[], Docker | str]) -> Engi
     raise FngwError(
         f"the Docker engine does not answer: {docker}",
         code="engine_unavailable",
-        hint="start Docker, set DOCKER_HOST, or run without isolation: fngw up --engine process",
+        hint=f"{_first_aid(docker)}, or run without isolation: fngw up --engine process",
     )
+
+
+def _first_aid(why: str) -> str:
+    if DENIED in why:
+        return "let this user use Docker (sudo usermod -aG docker $USER, then log in again), set DOCKER_HOST"
+    return "start Docker, set DOCKER_HOST"
 
 
 def _no_isolation(why: str) -> str:
@@ -81,7 +91,7 @@ def ask_docker() -> Docker | str:
         finally:
             client.close()
     except (DockerException, OSError) as error:
-        return _short(error)
+        return f"{os.environ.get('DOCKER_HOST') or DEFAULT_HOST}: {_short(error)}"
 
 
 def _short(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from fngw_supervisor.probe import is_healthy
 from fngw_supervisor.say import Say
 from fngw_supervisor.settings import UpSettings
 from fngw_supervisor.sockets import Listening, listening
+from fngw_supervisor.space import Space
 from fngw_supervisor.stops import Stopped, Stops
 from fngw_supervisor.takeover import take_lock
 
@@ -98,7 +99,9 @@ class House:
             await stops.unless(self._healthy())
             self._announce()
             ready()
-            await self._crew.until(stops.asked)
+            space = Space(self._settings.layout.data, self._say)
+            space.check()
+            await self._crew.until(stops.asked, space.check)
         except Stopped:
             pass  # asked to, by a signal, while it was still starting
         finally:

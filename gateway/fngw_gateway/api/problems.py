@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from fngw.errors import FngwError, ValidationError, to_problem
 from fngw.protocol import PROBLEM_TYPE
 from fngw_state.store import LOST
+from fngw_state.writable import WritesRefused
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,15 @@ def install(app: FastAPI) -> None:
         text = "the gateway cannot reach Redis; nothing was changed"
         return respond(FngwError(text, code="redis_unreachable", status=503, hint="try again in a moment"))
 
+    async def writes_refused(request: Request, error: Exception) -> JSONResponse:
+        log.warning("redis takes no writes: %s", error)
+        text = f"no space is left for the gateway's data; nothing was changed ({error})"
+        hint = "free some space on the disk of its data directory and try again; what runs goes on"
+        return respond(FngwError(text, code="disk_full", status=507, hint=hint))
+
     app.add_exception_handler(FngwError, expected)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     for kind in LOST:
         app.add_exception_handler(kind, redis_away)
+    app.add_exception_handler(WritesRefused, writes_refused)
