@@ -60,6 +60,8 @@ images: env  ## make the base images for PYTHON (default 3.11); BASE names one t
 
 bench: env engine images  ## measure; prints ratios from interleaved runs
 	@$(BIN)/python bench/redeploy.py
+	@$(BIN)/python bench/reconfigure.py
+	@$(BIN)/python bench/memory.py
 
 lock: env  ## resolve the environment anew
 	@$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --generate-hashes --upgrade \
