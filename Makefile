@@ -12,7 +12,7 @@ BASE    ?=
 TESTS   ?= tests
 JOBS    ?= 2
 
-.PHONY: help env demo up test lint types imports unit engine images lock bench clean
+.PHONY: help env demo up test lint types imports unit engine images server-image lock bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +33,7 @@ demo: env  ## deploy the examples on a throw-away installation, call them, show 
 up: env  ## run fngw here until Ctrl-C
 	@$(BIN)/fngw up
 
-test: env engine images  ## everything: lint, types, and all tests, real containers included (Debian/Ubuntu, root)
+test: env engine images server-image  ## everything: lint, types, and all tests, real containers included (Debian/Ubuntu, root)
 	@$(MAKE) --no-print-directory lint types imports
 	@$(BIN)/pytest -n $(JOBS) --dist loadgroup $(TESTS)
 
@@ -57,6 +57,9 @@ engine:  ## install and start what the tests need: a Docker engine, Redis, deboo
 images: env  ## make the base images for PYTHON (default 3.11); BASE names one to pull
 	@PYTHON=$(PYTHON) BASE=$(BASE) UV=$(CURDIR)/$(BIN)/uv runtime-image/build.sh
 	@scripts/redis-image.sh
+
+server-image: images  ## make fngw/server, which compose.yaml runs
+	@PYTHON=$(PYTHON) UV=$(CURDIR)/$(BIN)/uv server-image/build.sh
 
 bench: env engine images  ## measure; prints ratios from interleaved runs
 	@$(BIN)/python bench/redeploy.py

@@ -14,6 +14,11 @@ def _size(value: Any) -> Any:
     return parse_bytes(value) if isinstance(value, (str, int)) else value
 
 
+def _or_none(value: Any) -> Any:
+    """An empty variable sets nothing: it must not ask for an empty token."""
+    return value or None
+
+
 class GatewaySettings(SharedSettings):
     """One gateway process. Every field is the variable ``FNGW_<NAME>``."""
 
@@ -29,7 +34,7 @@ class GatewaySettings(SharedSettings):
         gt=0,
         description="Largest bundle of sources or constructor arguments that a deploy may upload.",
     )
-    token: str | None = Field(
+    token: Annotated[str | None, BeforeValidator(_or_none)] = Field(
         default=None, repr=False, description="Token for the control API and for calls by handle."
     )
     public_url: str | None = Field(

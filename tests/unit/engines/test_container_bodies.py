@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+
 from fngw_controller.engines._container import (
     Host,
     choose_user,

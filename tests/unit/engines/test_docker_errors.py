@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiodocker.exceptions import DockerError
+
 from fngw_controller.engines._docker_client import NO_CONNECTION, engine_errors, negotiate, start_failed, translated
 from fngw_controller.engines.base import EngineError, EngineUnavailable, ReplicaSpec, StartFailed
 from fngw_state.records import Artifact

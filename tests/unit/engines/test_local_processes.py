@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fngw_controller.engines import _local, _log_file
 from fngw_controller.engines._local_env import environment, is_own, link_runtime
 from fngw_controller.engines.base import ReplicaSpec
 from fngw_state.records import Artifact
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @given(st.lists(st.text("ab\r", max_size=5)), st.booleans(), st.integers(0, 8), st.integers(1, 7))
