@@ -4,6 +4,7 @@
 ``records``   the frozen dataclasses that are stored
 ``deploys``   pure: what a deploy means, given what was there (the redeploy table)
 ``store``     reads and writes of records, atomic where it matters
+``writable``  tells a Redis that takes no writes from one that is lost
 ``watch``     pub/sub that notices a dead peer
 ``layout``    paths of the data and run directories
 ``settings``  what all server rooms share of the ``FNGW_*`` variables

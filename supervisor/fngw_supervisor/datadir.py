@@ -76,7 +76,7 @@ def _check_owner(run: Path) -> None:
 def _check_layout(data: Path) -> None:
     path = data / _LAYOUT_FILE
     if not path.exists():
-        path.write_text(json.dumps({"layout": LAYOUT_VERSION}) + "\n")
+        write_private(path, json.dumps({"layout": LAYOUT_VERSION}) + "\n")
         return
     found = _read_json(path).get("layout")
     if found != LAYOUT_VERSION:

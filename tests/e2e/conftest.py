@@ -386,3 +386,9 @@ def installation() -> Iterator[Installation]:
     wait_for(lambda: not own.leftovers(), f"the end of {own.leftovers()}", 10)
     remove(own.data)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def wait() -> Callable[..., Any]:
+    """``wait_for``, for test modules, which cannot import it from here."""
+    return wait_for

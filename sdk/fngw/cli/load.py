@@ -137,7 +137,7 @@ def _import_failed(path: Path, root: Path, error: BaseException) -> FngwError:
     if isinstance(error, SystemExit):
         what, hint = "ended the program while it was imported", "put what runs it below: if __name__ == '__main__':"
     else:
-        what, hint = f"cannot be imported: {kind}: {_first_line(error)}", ""
+        what, hint = f"cannot be imported: {kind}: {_first_line(error)}", "mend it; nothing was deployed"
     if isinstance(error, ModuleNotFoundError):
         hint = f"install {error.name} where fngw runs, or import it inside the function that needs it"
     detail = "".join(traceback.format_exception(type(error), error, _from_user(error.__traceback__, root)))
