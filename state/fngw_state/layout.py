@@ -16,6 +16,7 @@ The run directory is short, because a Unix socket's path may have 107 bytes (``s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -90,6 +91,17 @@ class Layout:
         for path in (self.run, self.shared, self.replicas):
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(0o711)
+
+    def remove_run(self) -> None:
+        """Remove what is ours of the run directory, and the directory if it is empty then.
+
+        Replicas that are still there keep theirs.
+        """
+        for path in (self.gateway_socket, self.redis_socket, self.controller_socket):
+            path.unlink(missing_ok=True)
+        for folder, _, _ in os.walk(self.run, topdown=False):
+            with contextlib.suppress(OSError):  # not empty
+                Path(folder).rmdir()
 
 
 def default_run_dir(data_dir: Path) -> Path:

@@ -153,5 +153,6 @@ class House:
         self._sockets.close()  # from here on a new connection is refused, rather than left waiting for nobody
         for stage in (Stage.GATEWAY, Stage.BUILDER, Stage.REDIS):
             await self._crew.stop(stage, stops.hurried)
+        self._settings.layout.remove_run()
         if serving:
             self._say("stopped", "the deployments come back at the next fngw up")

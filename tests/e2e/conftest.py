@@ -21,8 +21,11 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
+from fngw_state import keys
 from fngw_state.layout import default_run_dir
+from fngw_state.records import BuildResult
 
 BIN = Path(sys.executable).parent
 DEADLINE_S = 60.0
@@ -123,15 +126,26 @@ def start_stack(engine: str, *words: str) -> Stack:
 
 def stop_stack(stack: Stack) -> None:
     """Stop it; what it leaves behind is a failure."""
+    images = built_images(stack)
     done = stack.fngw("down", "--data-dir", str(stack.data_dir), check=False)
-    until = (
-        time.monotonic() + 3
-    )  # `fngw down` waits for the lock, which is free a moment before the process is gone
+    # `fngw down` waits for the lock, which is free a moment before the process is gone.
+    until = time.monotonic() + 3
     while (left := leftovers(stack)) and time.monotonic() < until:
         time.sleep(0.02)
     remove(stack.data_dir)
+    for image in images:  # not by force: another worker's stack may have made the same one
+        subprocess.run(["docker", "rmi", image], capture_output=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not left, f"left behind: {left}"
+
+
+def built_images(stack: Stack) -> list[str]:
+    """The images that were built for this stack's deployments: they are kept for the next deploy, not for ever."""
+    if stack.engine != "docker":
+        return []
+    with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:
+        results = [BuildResult.from_json(client.get(key)) for key in client.scan_iter(keys.BUILD + "*", count=1000)]
+    return [result.artifact.ref for result in results if result.artifact]
 
 
 def remove(data: Path) -> None:
@@ -266,12 +280,6 @@ class Traffic:
 @pytest.fixture
 def traffic() -> type[Traffic]:
     return Traffic
-
-
-@pytest.fixture
-def wait() -> Callable[..., Any]:
-    """``wait_for``, for test modules."""
-    return wait_for
 
 
 @pytest.fixture
