@@ -20,7 +20,7 @@ import uvloop
 from fngw_gateway.app import Gateway
 from fngw_gateway.proxy import DataPlane
 from fngw_state.records import RoutedDeployment, RoutedReplica, RoutingTable
-from fngw_state.store import Store, connect
+from fngw_state.store import LOST, Store, connect
 
 from .wire import Client, Script, Upstream, echo, eventually
 
@@ -172,10 +172,17 @@ class RedisServer:
         options = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(directory), *only]
         self.process = await asyncio.create_subprocess_exec(binary, *options, stdout=asyncio.subprocess.DEVNULL)
         store = Store(connect(self.url))
+
+        async def answers() -> bool:
+            with contextlib.suppress(*LOST):  # the socket's file is there a moment before anybody listens
+                return bool(await store.redis.ping())
+            return False
+
         try:
-            await eventually(self.socket.exists)
-            while not await store.redis.ping():
-                pass
+            await eventually(answers, 30)
+        except BaseException:
+            await self.kill()
+            raise
         finally:
             await store.close()
 
