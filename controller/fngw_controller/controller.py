@@ -6,6 +6,7 @@ Life of a controller: wait to lead â†’ restore desired state if Redis is empty â
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from contextlib import suppress
 
@@ -14,6 +15,7 @@ from fngw_controller.leader import Leader
 from fngw_controller.lifecycle import stop_grace
 from fngw_controller.reconciler import Reconciler, Rooms
 from fngw_state import keys
+from fngw_state.records import DeploymentStatus
 from fngw_state.store import LOST
 from fngw_state.watch import watch
 
@@ -63,13 +65,15 @@ class Controller:
             group.create_task(self._mind_redis())
 
     async def stop_replicas(self) -> None:
-        """Take all replicas out of the routes, then drain and stop them. Works with Redis away, too."""
-        routes = self._rooms.routes
-        for name in list(self._reconcilers):
-            routes.set(name, None)
+        """Take all replicas out of the routes, then drain and stop them. Works with Redis away, too.
+
+        The routes stay: who comes now, or early at the next start, waits for replicas.
+        """
+        self._rooms.routes.without_replicas()
         with suppress(*LOST, TimeoutError):
             async with asyncio.timeout(FAREWELL_S):
-                await routes.publish_and_wait()
+                await self._rooms.routes.publish_and_wait()
+                await self._leave_word()
         graces = await self._graces()
         instances = await self._rooms.engine.list()
         log.info("stopping %d replicas", len(instances))
@@ -80,6 +84,14 @@ class Controller:
             if isinstance(result, BaseException):
                 log.error("replica %s of %s was not stopped: %r", instance.id, instance.deployment, result)
         await self._rooms.engine.cleanup()
+
+    async def _leave_word(self) -> None:
+        """Write down how it is about to be; else the next start would for a while call healthy what is gone."""
+        for status in (await self._rooms.store.all_status()).values():
+            stopped = dataclasses.replace(
+                status, status=DeploymentStatus.UPDATING, message="stopped with fngw; starting again", replicas=()
+            )
+            await self._rooms.store.put_status(self._rooms.token(), stopped)
 
     async def resign(self) -> None:
         """Give the lead back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Collection
 
@@ -38,6 +39,10 @@ class Routes:
             self._wanted.pop(name, None)
         else:
             self._wanted[name] = routed
+
+    def without_replicas(self) -> None:
+        """Keep every route, but with nothing behind it: requests wait. Takes effect with ``publish``."""
+        self._wanted = {name: dataclasses.replace(routed, replicas=()) for name, routed in self._wanted.items()}
 
     async def resume(self, names: Collection[str]) -> None:
         """Go on from the table that an earlier controller published, as far as it is about ``names``.

@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from fngw_gateway.app import create_gateway
+from fngw_gateway.app import Gateway, create_gateway
 from fngw_gateway.settings import GatewaySettings
 
 log = logging.getLogger("fngw_gateway")
@@ -37,7 +37,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # The server takes the signals while it serves, and raises them again at its end: into this.
         signal.signal(number, _ignore)
-    server = uvicorn.Server(_config(settings))
+    server = _Server(settings)
     log.info("listening on %s:%s and %s", *tcp.getsockname()[:2], settings.layout.gateway_socket)
     try:
         server.run(sockets=[tcp, unix])
@@ -46,8 +46,19 @@ def main() -> int:
     return 0 if server.started else 3
 
 
-def _config(settings: GatewaySettings) -> uvicorn.Config:
-    gateway = create_gateway(settings)
+class _Server(uvicorn.Server):
+    """Tells the gateway that it is about to stop before it waits for the requests under way."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._gateway = create_gateway(settings)
+        super().__init__(_config(self._gateway))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._gateway.leave()
+        await super().shutdown(sockets)
+
+
+def _config(gateway: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
         gateway,
         interface="asgi3",

@@ -105,6 +105,10 @@ class Gateway:
 
     # -- start and stop -----------------------------------------------------------------------------------
 
+    def leave(self) -> None:
+        """This process is about to stop: what is under way is finished; what could only wait is told so."""
+        self._plane.leave()
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         async with AsyncExitStack() as stack:

@@ -282,7 +282,8 @@ class Client:
             raise Unreachable(f"lost the gateway at {self.endpoint.where}: {what}", hint=START_HINT) from error
 
     def _refusal(self, response: httpx.Response) -> FngwError:
-        if response.headers.get("content-type", "").startswith(PROBLEM_TYPE):
+        # The answer to a HEAD has no body, whatever its headers say of one.
+        if response.headers.get("content-type", "").startswith(PROBLEM_TYPE) and response.content:
             return from_problem(dict(response.json()))
         if response.status_code in (401, 403):
             hint = "give the gateway's token in FNGW_TOKEN, or fngw.connect(token=…)"

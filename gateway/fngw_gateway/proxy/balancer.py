@@ -94,6 +94,7 @@ class Backend:
         self._max_queued = 0
         self._alone_since = loop.time()  # since when no replica is reachable; read only while none is
         self._closed = False
+        self._leaving = False
         self.update(deployment)
 
     # -- the table ----------------------------------------------------------------------------------------
@@ -130,6 +131,15 @@ class Backend:
             if not waiter.future.done():
                 waiter.future.set_exception(problems.deployment_not_found(self.name))
 
+    def leave(self) -> None:
+        """This gateway is about to stop: whoever waits, with no replica in reach, is told at once."""
+        self._leaving = True
+        if self.reachable:
+            return
+        for waiter in self._waiters:
+            if not waiter.future.done():
+                waiter.future.set_exception(problems.stopping(self.name))
+
     @property
     def reachable(self) -> bool:
         """Whether any replica may take requests, now or once it has room."""
@@ -163,6 +173,8 @@ class Backend:
         """
         if self._closed:
             raise problems.deployment_not_found(self.name)
+        if self._leaving and not self.reachable:
+            raise problems.stopping(self.name)
         if not again and len(self._waiters) >= self._max_queued:
             raise problems.overloaded(self.name, len(self._waiters))
         waiter = _Waiter(self._loop.create_future(), turn, self._loop.time(), avoid)

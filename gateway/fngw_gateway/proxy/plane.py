@@ -95,6 +95,11 @@ class DataPlane:
     def backends(self) -> dict[str, Backend]:
         return self._backends
 
+    def leave(self) -> None:
+        """Let nobody wait any more for replicas that are not there: this gateway is about to stop."""
+        for backend in self._backends.values():
+            backend.leave()
+
     def close(self) -> None:
         """Close all connections to replicas."""
         for backend in self._backends.values():

@@ -40,6 +40,7 @@ __all__ = [
     "route_not_found",
     "send_json",
     "send_problem",
+    "stopping",
     "timeout",
     "unauthorized",
 ]
@@ -104,6 +105,11 @@ def no_replicas(deployment: str, waited_s: float) -> FngwError:
     message = f"{deployment} had no replica within {waited_s:.3g} s"
     hint = f"`fngw status {deployment}` tells why"
     return Overloaded(message, code="no_replicas", hint=hint)
+
+
+def stopping(deployment: str) -> FngwError:
+    message = f"{deployment} has no replica now, and this gateway is stopping"
+    return Overloaded(message, code="no_replicas", hint="try again in a moment; `fngw up` starts it again")
 
 
 def not_ready(why: str) -> FngwError:

@@ -17,15 +17,15 @@ class Rooms:
     def __init__(self) -> None:
         self.stopped: list[tuple[str, float]] = []
         self.cleaned = False
-        self.routes = SimpleNamespace(set=None, publish_and_wait=self._nothing)
-        self.store = SimpleNamespace(all_desired=self._nothing_desired)
+        self.routes = SimpleNamespace(without_replicas=lambda: None, publish_and_wait=self._nothing)
+        self.store = SimpleNamespace(all_desired=self._nothing_known, all_status=self._nothing_known)
         self.engine = SimpleNamespace(list=self._list, cleanup=self._cleanup)
         self.lifecycle = SimpleNamespace(retire=self._retire)
 
     async def _nothing(self) -> None:
         """There are no gateways."""
 
-    async def _nothing_desired(self) -> dict[str, Any]:
+    async def _nothing_known(self) -> dict[str, Any]:
         return {}
 
     async def _list(self) -> list[Any]:

@@ -215,6 +215,23 @@ async def test_a_deployment_that_is_deleted_tells_those_who_wait(waiting: list[a
 # -- full and unreachable ---------------------------------------------------------------------------------
 
 
+async def test_a_gateway_that_stops_lets_nobody_wait_for_nothing(waiting: list[asyncio.Task[Any]]) -> None:
+    loop = VirtualLoop()
+    empty, full = backend(loop=loop), backend("a", loop=loop, most=1)
+    replica = take(full)
+    waiting += [asyncio.create_task(empty.wait(0)), asyncio.create_task(full.wait(0))]
+    await settle()
+    empty.leave()
+    full.leave()
+    await settle()
+    assert code(waiting[0]) == "no_replicas"
+    with pytest.raises(FngwError, match="stopping"):
+        await empty.wait(1)
+    assert not waiting[1].done()  # it comes to its turn
+    full.release(replica)
+    assert await waiting[1] is replica
+
+
 async def test_a_full_replica_is_asked_again_after_a_pause(waiting: list[asyncio.Task[Any]]) -> None:
     loop = VirtualLoop()
     b = backend("a", most=10, loop=loop)
