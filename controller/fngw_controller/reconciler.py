@@ -19,8 +19,9 @@ from fngw.errors import FngwError, to_problem
 from fngw_controller.engines.base import Engine, Instance
 from fngw_controller.images import Images
 from fngw_controller.lifecycle import Lifecycle
+from fngw_controller.live import failure_of
 from fngw_controller.plan import Plan, World, back_off, plan
-from fngw_controller.replicas import Replicas, failure_of
+from fngw_controller.replicas import Replicas
 from fngw_controller.routes import Routes
 from fngw_controller.snapshots import Snapshots
 from fngw_state.configs import Configs
@@ -123,8 +124,10 @@ class Reconciler:
         if self.finished:
             return
         timeout = None if self._wake_at is None else max(0.0, self._wake_at - time.time())
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event (bpo-37658).
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
 
     def _look_again(self, seconds: float) -> None:
         at = time.time() + seconds

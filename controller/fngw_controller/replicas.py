@@ -12,15 +12,15 @@ import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import aiohttp
 
-from fngw.errors import BuildFailed, FngwError, from_problem
+from fngw.errors import FngwError, from_problem
 from fngw_controller import probes
 from fngw_controller.engines.base import EngineError, Exited, Instance
 from fngw_controller.lifecycle import Lifecycle, stop_grace
+from fngw_controller.live import Live, failure_of
 from fngw_controller.patience import patiently
 from fngw_controller.plan import Retry, back_off
 from fngw_controller.routes import Routes
@@ -45,34 +45,6 @@ class Owner(Protocol):
     def wake(self) -> None: ...
 
     async def say(self, number: int, replica_id: str, state: str, why: str = "") -> None: ...
-
-
-@dataclass
-class Live:
-    """A replica in the controller's memory: its record, and what the record does not tell."""
-
-    record: Replica
-    revision: Revision
-    attempt: int
-    secret: str
-    serial: int = 0  # of the live configuration that it was told to apply and has not answered to
-    exited: asyncio.Event = field(default_factory=asyncio.Event)
-    exit: Exited | None = None
-    started: asyncio.Event = field(default_factory=asyncio.Event)  # the engine is through with starting it
-
-    @property
-    def leaving(self) -> bool:
-        return self.record.state == ReplicaState.DRAINING
-
-    @property
-    def id(self) -> str:
-        return self.record.id
-
-    def move(self, state: ReplicaState, message: str = "") -> None:
-        self.record = dataclasses.replace(self.record, state=state, since=time.time(), message=message)
-
-    def configured(self, number: int) -> None:
-        self.record = dataclasses.replace(self.record, config_number=number, config_sent=number)
 
 
 class Replicas:
@@ -253,15 +225,21 @@ class Replicas:
         await self._say(live, "starting")
         try:
             instance = await patiently(f"starting replica {live.id}", lambda: self._place(live, artifact))
-        except EngineError as error:
-            if not live.leaving:
-                await self._lost(live, failure_of(live.revision.number, error))
+        except Exception as error:  # a bug, if it is not the engine's: told, too, as nobody shall wait for ever
+            await self._not_started(live, error)
             return
         finally:
             live.started.set()
         if instance is not None:
             live.record = dataclasses.replace(live.record, pid=instance.pid, gpus=instance.gpus)
             await self._until_ready(live)
+
+    async def _not_started(self, live: Live, error: Exception) -> None:
+        if not isinstance(error, FngwError):
+            log.error("%s: starting replica %s failed", self._owner.name, live.id, exc_info=error)
+            error = FngwError(f"replica {live.id} could not be started: {error!r}", hint="see the controller's log")
+        if not live.leaving:
+            await self._lost(live, failure_of(live.revision.number, error))
 
     async def _place(self, live: Live, artifact: Artifact) -> Instance | None:
         """Let it into Redis and start it; None when it was told to leave before that."""
@@ -301,7 +279,8 @@ class Replicas:
         while live.record.state == ReplicaState.READY:
             spec = live.revision.spec  # it may have changed in place
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(live.exited.wait(), spec.health_check_period_s)
+                async with asyncio.timeout(spec.health_check_period_s):  # not wait_for: see Reconciler._sleep
+                    await live.exited.wait()
             if live.record.state != ReplicaState.READY:
                 return
             if live.exited.is_set():
@@ -399,12 +378,6 @@ class Replicas:
 
     def _say(self, live: Live, state: str, why: str = "") -> Awaitable[None]:
         return self._owner.say(live.revision.number, live.id, state, why)
-
-
-def failure_of(number: int, error: FngwError) -> Failure:
-    """Return why revision ``number`` failed, as a record."""
-    kind = "BuildFailed" if isinstance(error, BuildFailed) else "DeploymentFailed"
-    return Failure(number, error.code, error.message, detail=error.detail, hint=error.hint, error=kind)
 
 
 def _died(live: Live) -> str:

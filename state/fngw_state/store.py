@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from fngw.errors import RouteConflict
 from fngw_state import keys
+from fngw_state.cancellable import make_cancellable
 from fngw_state.records import BuildResult, Desired, RoutingTable, Status, Version
 from fngw_state.writable import Client
 
@@ -98,7 +99,7 @@ def connect(url: str) -> Redis:
     """
     # A Unix socket's connection refuses this argument.
     over_tcp: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
-    return Client.from_url(
+    client = Client.from_url(
         url,
         decode_responses=True,
         socket_timeout=10,
@@ -108,6 +109,7 @@ def connect(url: str) -> Redis:
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), retries=4),
         retry_on_error=[RedisConnectionError],
     )
+    return make_cancellable(client)
 
 
 class Store:
