@@ -182,7 +182,7 @@ def test_logs_are_followed(stack, fngw):
     try:
         for name in ("first", "second"):  # each is told while the function goes on to live
             httpx.get(f"{stack.url}/Greeter", params={"name": name})
-            assert next(line for line in following.stdout if "asked by" in line).endswith(f"| asked by {name}\n")
+            assert next((line for line in following.stdout if line.endswith(f"| asked by {name}\n")), None)
     finally:
         following.terminate()
         following.communicate(timeout=30)
@@ -205,7 +205,7 @@ def test_exit_codes_and_hints(process_stack, files):
     for words, hint in unknown.items():
         told = failed(fngw(*words), 3)
         assert "Nope" in told and hint in told, (words, told)
-        assert error(fngw(*words, "--json"), 3)["code"] == "deployment_not_found"
+    assert error(fngw("status", "Nope", "--json"), 3)["code"] == "deployment_not_found"
 
     usage = {
         ("deploy",): "FILE",
