@@ -6,6 +6,7 @@ one. Each test deploys under names of its own (``unique``) and the deployments a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -394,6 +395,21 @@ def installation() -> Iterator[Installation]:
     wait_for(lambda: not own.leftovers(), f"the end of {own.leftovers()}", 10)
     remove(own.data)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def own_stack() -> Callable[[str], contextlib.AbstractContextManager[Stack]]:
+    """A stack that no other test uses, on the engine that is named."""
+
+    @contextlib.contextmanager
+    def started(engine: str) -> Iterator[Stack]:
+        stack = start_stack(engine)
+        try:
+            yield stack
+        finally:
+            stop_stack(stack)
+
+    return started
 
 
 @pytest.fixture
