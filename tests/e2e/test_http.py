@@ -237,7 +237,9 @@ def test_streams(site, stack):
         assert sum(len(piece) for piece in answer.iter_raw(2**20)) == 48 * 2**20
 
     # Expect: 100-continue, and a client that speaks HTTP/1.0.
-    assert b"100 Continue" in raw(stack, b"POST /site/digest HTTP/1.1", b"Content-Length: 1", b"Expect: 100-continue")
+    assert b"100 Continue" in raw(
+        stack, b"POST /site/digest HTTP/1.1", b"Content-Length: 1", b"Expect: 100-continue"
+    )
     old = raw(stack, b"GET /site/generator HTTP/1.0")
     assert old.startswith(b"HTTP/1.") and old.endswith(b"one\ntwo\n") and b"chunked" not in old.lower()
 
