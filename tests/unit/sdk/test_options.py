@@ -54,7 +54,7 @@ WRONG_VALUES: dict[str, list[Any]] = {
         "/%41",
         "/" + "x" * 1100,
     ],
-    "user_config": [object(), float("nan"), {"a": {1, 2}}],
+    "user_config": [len, float("nan"), {"a": {1, 2}}],
     "max_concurrent_queries": [0, -5],
     "max_queued_requests": [-1],
     "request_timeout_s": [0, -1, float("inf")],
