@@ -9,6 +9,7 @@ from pathlib import Path
 
 import docker
 import pytest
+
 from fngw_controller.engines._container import LABEL_INSTALLATION
 
 from .engine_rigs import DockerRig, FakeRig, ProcessRig, Rig

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import docker
+
 from fngw import protocol
 from fngw_controller.engines import _container
 from fngw_controller.engines.base import Engine, Exited, Instance, ReplicaSpec, StartFailed

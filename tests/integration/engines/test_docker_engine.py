@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import docker
 import pytest
+
 from fngw import protocol
 from fngw_controller.engines import choose
 from fngw_controller.engines._container import NONROOT

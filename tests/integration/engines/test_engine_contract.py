@@ -7,6 +7,7 @@ import contextlib
 import time
 
 import pytest
+
 from fngw_controller.engines.base import Engine, Instance, ReplicaNotRunning, StartFailed
 from fngw_state.records import Artifact
 

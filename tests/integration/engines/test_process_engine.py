@@ -13,6 +13,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from fngw_controller.engines import _local, choose
 from fngw_controller.engines.base import EngineUnavailable, StartFailed
 from fngw_controller.engines.process import ProcessEngine

@@ -28,7 +28,15 @@ def digest(root: Path) -> str:
 
 
 def test_what_is_never_shipped(project: Path) -> None:
-    skipped = [".git/x", ".venv/x", "env/pyvenv.cfg", "data/fngw.lock", "a/__pycache__/x", "node_modules/x", "x.egg-info/x"]
+    skipped = [
+        ".git/x",
+        ".venv/x",
+        "env/pyvenv.cfg",
+        "data/fngw.lock",
+        "a/__pycache__/x",
+        "node_modules/x",
+        "x.egg-info/x",
+    ]
     skipped += [".mypy_cache/x", ".pytest_cache/x", ".fngw/x", "env/bin/python"]
     write(project, dict.fromkeys([*skipped, "a/kept.py", ".env", "venv/kept"], ""))
     assert names(project) == [".env", "a/kept.py", "venv/kept"]
