@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import secrets
@@ -124,7 +125,8 @@ class Builder:
     def kill(self) -> None:
         """Like a crash of the machine: the builder and its build end at once."""
         for pid in [self.process.pid, *self.horses()]:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # a build may end in this moment
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
 

@@ -98,13 +98,14 @@ def test_a_failed_deploy_has_its_traceback(gateway: StatusGateway, run: Run, app
     gateway.script = [event("accepted"), event("failed", problem=to_problem(failure))]
     done = run("deploy", app + ":hidden")
     assert done.code == 1
-    assert "Error: its constructor raised\n\nTraceback: boom\n\nHint: fix it\n" in done.err
+    assert "Error: the deploy of hidden failed: its constructor raised\n\nTraceback: boom\n" in done.err
+    assert "Hint: fix it; nothing runs under this name\n" in done.err
     as_json = run("deploy", app + ":hidden", "--json")
     assert as_json.code == 1
     assert as_json.json["error"] == {
         "code": "deployment_failed",
-        "message": "its constructor raised",
-        "hint": "fix it",
+        "message": "the deploy of hidden failed: its constructor raised",
+        "hint": "fix it; nothing runs under this name",
         "detail": "Traceback: boom",
     }
 

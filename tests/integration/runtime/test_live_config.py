@@ -104,6 +104,7 @@ class Line:
             silence.set()
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # or its thread waits for ever
         for each in self._sockets:
             each.close()
 

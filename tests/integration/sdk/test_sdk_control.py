@@ -6,6 +6,7 @@ import io
 import pickle
 import signal
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,15 @@ def test_timeout_names_what_was_last(gateway: FakeGateway) -> None:
     assert gateway.given_up == [(1, "not done after 0.3 s")]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what runs in its background with SIGINT ignored, and Python leaves that as it is."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_says_that_the_deploy_goes_on(gateway: FakeGateway) -> None:
     gateway.script = [{"kind": "replica", "message": "starts"}]
     told = io.StringIO()
