@@ -332,6 +332,10 @@ class Reconciler:
         await self._rooms.confirm()
         await self._rooms.store.emit(self.name, number, kind, message, **more)
 
+    def artifact_gone(self, generation: int) -> None:
+        """What a generation runs from was removed: to be built again before the next start."""
+        self._artifacts.pop(generation, None)
+
     # -- builds -------------------------------------------------------------------------------------------
 
     async def _build(self, revision: Revision) -> None:

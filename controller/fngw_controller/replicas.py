@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 #: A replica that lived this long was no crash loop: its place starts counting anew.
 STABLE_AFTER_S = 30.0
 HEALTH_FAILURES = 3
+#: Codes of a start that failed because what it was to run from was removed, as by `docker rmi`.
+ARTIFACT_GONE = frozenset({"image_missing", "code_missing", "interpreter_missing"})
 #: For a replica that has already told that it cannot serve.
 REFUSED_GRACE_S = 1.0
 
@@ -45,6 +47,8 @@ class Owner(Protocol):
     def wake(self) -> None: ...
 
     async def say(self, number: int, replica_id: str, state: str, why: str = "") -> None: ...
+
+    def artifact_gone(self, generation: int) -> None: ...
 
 
 class Replicas:
@@ -350,6 +354,8 @@ class Replicas:
     async def _lost(self, live: Live, failure: Failure) -> None:
         """A replica did not come up: forget it, and fill its place again after a back-off."""
         log.warning("%s: replica %s did not start: %s", self._owner.name, live.id, failure.message)
+        if failure.code in ARTIFACT_GONE:
+            self._owner.artifact_gone(live.revision.generation)
         self._schedule(live, failure)
         await self._say(live, "failed", failure.message)
 

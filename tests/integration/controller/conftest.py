@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,13 @@ class ServingEngine(FakeEngine):
 
 
 class InstantImages:
-    """Every image is there at once."""
+    """Every image is there at once; counts how often each version's was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str | None] = Counter()
 
     async def ensure(self, spec: DeploymentSpec, report: Any) -> tuple[Artifact, bool]:
+        self.asked[spec.version] += 1
         return Artifact(f"sha256:{spec.version}"), True
 
 
@@ -136,6 +141,7 @@ class Site:
         self.layout = layout
         self.world = FakeWorld()
         self.engine = ServingEngine(self.world)
+        self.images = InstantImages()
         self._controllers = itertools.count(1)
         self._running: list[asyncio.Task[None]] = []
 
@@ -144,7 +150,7 @@ class Site:
             store=self.store,
             engine=self.engine,
             lifecycle=Lifecycle(self.engine, self.layout, "redis://127.0.0.1:1/0"),
-            images=InstantImages(),  # type: ignore[arg-type]
+            images=self.images,  # type: ignore[arg-type]
             routes=Routes(self.store, lambda: leader.token),
             snapshots=Snapshots(self.layout.data / "desired"),
             configs=Configs(self.store),

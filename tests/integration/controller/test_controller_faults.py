@@ -9,6 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fngw_controller import leader as leadership
+from fngw_controller.engines.base import StartFailed
 from fngw_controller.leader import Leader
 from fngw_state import keys
 from fngw_state.records import RoutingTable
@@ -31,6 +32,20 @@ async def test_rolls_out_and_replaces(site):
     await site.deploy("f", version="2", num_replicas=3)
     second = await site.settled("f")
     assert second == site.running and not set(first) & set(second)
+
+
+async def test_an_image_that_was_removed_is_built_again(site):
+    await site.control()
+    await site.deploy("f")
+    (old,) = await site.settled("f")
+    site.world.refuse("f", StartFailed("the image is gone", code="image_missing"))
+    site.world.die(old)
+
+    async def replaced():
+        return site.running and old not in site.running
+
+    await site.until(replaced, "a new replica")
+    assert site.images.asked["1"] == 2
 
 
 async def test_a_new_leader_takes_over_without_a_table_that_lacks_anything(site):
