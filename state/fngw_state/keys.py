@@ -40,7 +40,6 @@ REPLICA_USER = "fngw-replica-"  # + replica; its ACL user, deleted with it
 # -- channels: a message is a nudge, the key is the truth -------------------------------------------------
 DESIRED_CHANNEL = PREFIX + "desired-changed"  # payload: deployment
 ROUTES_CHANNEL = PREFIX + "routes-changed"  # payload: generation
-APPLIED_CHANNEL = PREFIX + "routes-applied"  # payload: gateway id
 ACKED_CHANNEL = PREFIX + "acked"  # payload: replica
 BUILT_CHANNEL = PREFIX + "built"  # payload: build key
 

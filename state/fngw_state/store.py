@@ -263,7 +263,6 @@ class Store:
         async with self.redis.pipeline() as pipe:
             pipe.set(keys.GATEWAY + gateway, str(generation), px=keys.GATEWAY_TTL_MS)
             pipe.sadd(keys.GATEWAYS, gateway)
-            pipe.publish(keys.APPLIED_CHANNEL, gateway)
             await pipe.execute()
 
     async def gateway_gone(self, gateway: str) -> None:
@@ -271,7 +270,6 @@ class Store:
         async with self.redis.pipeline() as pipe:
             pipe.delete(keys.GATEWAY + gateway)
             pipe.srem(keys.GATEWAYS, gateway)
-            pipe.publish(keys.APPLIED_CHANNEL, gateway)
             await pipe.execute()
 
     async def gateways(self) -> dict[str, int]:
