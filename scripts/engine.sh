@@ -43,6 +43,8 @@ describe() {
 own_pid() {
   local pid
   pid=$(cat "$pid_file" 2>/dev/null) || return 1
+  # One that was killed may stay a zombie for a while: its name is there, it is not.
+  grep -qs '^State:[[:space:]]*Z' "/proc/$pid/status" && return 1
   [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dockerd ] && echo "$pid"
 }
 
