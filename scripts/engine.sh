@@ -91,6 +91,8 @@ start() {
   mkdir -p "$state_dir"
   local child=
   if ! own_pid >/dev/null; then
+    # Left by one that was killed; dockerd and its containerd take a zombie's for a living one.
+    rm -f "$pid_file" /var/run/docker/containerd/containerd.pid
     # A session of its own, so that neither Ctrl-C nor the end of this terminal takes the containers down.
     setsid dockerd --host "$host" --pidfile "$pid_file" >"$log_file" 2>&1 </dev/null &
     child=$!
