@@ -14,8 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fngw import errors
-from fngw.errors import FngwError, to_problem
+from fngw.errors import FngwError
 from fngw_controller.engines.base import Engine, Instance
 from fngw_controller.images import Images
 from fngw_controller.lifecycle import Lifecycle
@@ -213,7 +212,7 @@ class Reconciler:
     async def _give_up(self, desired: Desired, why: Failure) -> None:
         failed = dataclasses.replace(desired, failure=why)
         if await self._rooms.store.put_desired(desired, failed):
-            await self._emit(desired.target.number, "failed", why.message, problem=to_problem(_error(why)))
+            await self._emit(desired.target.number, "failed", why.message, problem=why.problem())
         self.replicas.forget_retries()
         self._failure = None
 
@@ -362,11 +361,6 @@ class Reconciler:
     def _is_rollout(self, revision: Revision) -> bool:
         desired = self._desired
         return desired is not None and desired.target.number == revision.number and not desired.settled
-
-
-def _error(failure: Failure) -> FngwError:
-    cls: type[FngwError] = getattr(errors, failure.error)
-    return cls(failure.message, code=failure.code, detail=failure.detail, hint=failure.hint)
 
 
 def _summary(todo: Plan) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from fngw import errors
+from fngw.errors import FngwError, to_problem
 from fngw.spec import DeploymentSpec
 
 
@@ -62,6 +64,11 @@ class Failure(Record):
     detail: str = ""
     hint: str = ""
     error: str = "DeploymentFailed"
+
+    def problem(self) -> dict[str, Any]:
+        """Return the error that a failed rollout raises at the caller, as a problem document (RFC 9457)."""
+        cls: type[FngwError] = getattr(errors, self.error, errors.DeploymentFailed)
+        return to_problem(cls(self.message, code=self.code, detail=self.detail, hint=self.hint))
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from fngw import errors
-from fngw.errors import FngwError, to_problem
 from fngw_gateway.settings import GatewaySettings
-from fngw_state.records import Desired, Failure
+from fngw_state.records import Desired
 from fngw_state.store import Store
 
 router = APIRouter(tags=["deployments"])
@@ -72,17 +70,10 @@ def end_of(desired: Desired | None, name: str, number: int) -> dict[str, Any] | 
         text = f"{name}: revision {number} was overtaken by revision {desired.target.number}"
         return _event(number, "superseded", text)
     if desired.failed and desired.failure:
-        problem = to_problem(failure_error(desired.failure))
-        return _event(number, "failed", desired.failure.message, problem=problem)
+        return _event(number, "failed", desired.failure.message, problem=desired.failure.problem())
     if desired.settled and not desired.deleting:
         return _event(number, "done", f"{name} is healthy")
     return None
-
-
-def failure_error(failure: Failure) -> FngwError:
-    """Return the exception that a failed rollout raises at the caller."""
-    cls: type[FngwError] = getattr(errors, failure.error, errors.DeploymentFailed)
-    return cls(failure.message, code=failure.code, detail=failure.detail, hint=failure.hint)
 
 
 def _event(number: int, kind: str, message: str, **more: Any) -> dict[str, Any]:
