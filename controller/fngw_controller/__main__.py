@@ -27,6 +27,7 @@ from fngw_controller.settings import ControllerSettings
 from fngw_controller.snapshots import Snapshots
 from fngw_state import keys
 from fngw_state.configs import Configs
+from fngw_state.history import History
 from fngw_state.layout import Layout
 from fngw_state.store import LOST, Fenced, Store, connect
 
@@ -93,6 +94,7 @@ async def _work(
         routes=Routes(store, lambda: leader.token),
         snapshots=Snapshots(layout.data / "desired"),
         configs=Configs(store),
+        history=History(store),
         token=lambda: leader.token,
         confirm=leader.confirm,
         new_id=lambda: secrets.token_hex(4),

@@ -207,7 +207,7 @@ class Controller:
             rooms.routes.publish_anew()
             for reconciler in list(self._reconcilers.values()):
                 await rooms.configs.grant(reconciler.replicas.secrets)
-                reconciler.retell()
+                await reconciler.retell()
 
     async def _sweep(self) -> None:
         while True:

@@ -24,6 +24,7 @@ from fngw_controller.replicas import Replicas
 from fngw_controller.routes import Routes
 from fngw_controller.snapshots import Snapshots
 from fngw_state.configs import Configs
+from fngw_state.history import History
 from fngw_state.records import (
     Artifact,
     DeploymentStatus,
@@ -61,6 +62,7 @@ class Rooms:
     routes: Routes
     snapshots: Snapshots
     configs: Configs
+    history: History
     token: Callable[[], int]
     confirm: Callable[[], Awaitable[None]]  # raises Fenced unless this controller leads
     new_id: Callable[[], str]
@@ -91,10 +93,12 @@ class Reconciler:
         """Look again soon."""
         self._wake.set()
 
-    def retell(self) -> None:
+    async def retell(self) -> None:
         """Tell everything again, as Redis has lost it."""
         self._told = None
         self.wake()
+        for generation, artifact in list(self._artifacts.items()):
+            await self._note_artifact(generation, artifact)
 
     def adopt(self, instance: Instance, desired: Desired, seen: Replica | None) -> None:
         """Take over a running replica that an earlier controller started, and last saw as ``seen``."""
@@ -317,7 +321,7 @@ class Reconciler:
             deployed_at=revision.deployed_at,
             spec=revision.spec.to_dict(),
         )
-        await self._rooms.store.add_version(self._rooms.token(), version)
+        await self._rooms.history.add_version(self._rooms.token(), version)
 
     async def say(self, number: int, replica_id: str, state: str, why: str = "") -> None:
         """Tell those who follow a deploy what happened to a replica, if Redis is there to take it."""
@@ -344,6 +348,7 @@ class Reconciler:
         try:
             artifact, reused = await self._rooms.images.ensure(revision.spec, report)
             self._artifacts[revision.generation] = artifact
+            await self._note_artifact(revision.generation, artifact)
             if self._failure and self._failure.number == revision.number:
                 self._failure = None
             await self._emit(revision.number, "image", artifact.image, image=artifact.image, reused=reused)
@@ -359,6 +364,9 @@ class Reconciler:
             self.wake()
 
     def _is_rollout(self, revision: Revision) -> bool:
+    async def _note_artifact(self, generation: int, artifact: Artifact) -> None:
+        await self._rooms.history.add_artifact(self._rooms.token(), (self.name, generation), artifact)
+
         desired = self._desired
         return desired is not None and desired.target.number == revision.number and not desired.settled
 

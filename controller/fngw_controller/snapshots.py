@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Snapshots:
         await store.raise_numbers(max([least, *(d.target.number for d in snapshots)]))
         for desired in snapshots:
             await self._write_back(store, desired)
-        await store.installed()  # last: who dies before this begins again
+        await store.installed(time.time())  # last: who dies before this begins again
         return True
 
     async def _write_back(self, store: Store, desired: Desired) -> None:

@@ -93,6 +93,11 @@ class DeploymentSpec:
             values["pip"] = tuple(values["pip"])
         return cls(**values)
 
+    @property
+    def blobs(self) -> Tuple[str, ...]:
+        """The digests of what it is made from: its code, and its constructor's arguments if there are any."""
+        return (self.code.bundle,) if self.init is None else (self.code.bundle, self.init)
+
     def live(self) -> Dict[str, Any]:
         """The members that can change without new replicas."""
         return {k: getattr(self, k) for k in sorted(LIVE_OPTIONS)}

@@ -6,6 +6,7 @@
 ``store``     reads and writes of records, atomic where it matters
 ``writable``  tells a Redis that takes no writes from one that is lost
 ``watch``     pub/sub that notices a dead peer
+``history``   versions, what replicas were made from, and what of it may be needed again
 ``layout``    paths of the data and run directories
 ``settings``  what all server rooms share of the ``FNGW_*`` variables
 ``health``    asks a server on a Unix socket whether it is well, for containers' health checks

@@ -10,16 +10,22 @@ PREFIX = "{fngw}:"
 # -- desired state (written by gateways, by compare-and-set) ----------------------------------------------
 DESIRED = PREFIX + "desired"  # hash: deployment -> Desired as JSON
 CLAIMS = PREFIX + "claims"  # hash: route prefix -> deployment that holds it, kept in step with DESIRED
-INSTALLED = PREFIX + "installed"  # set once; when it is missing, Redis was emptied and desired state is restored
+INSTALLED = PREFIX + "installed"  # Unix time, set once; missing: Redis was emptied, and desired state is restored
 GENERATION = PREFIX + "gen"  # counter: numbers for revisions and routing tables, never reused
-VERSIONS = PREFIX + "versions:"  # + deployment; list of Version as JSON, newest first
+VERSIONS = PREFIX + "versions:"  # + deployment; list of Version as JSON, newest first; goes with the deployment
 
 # -- observed state (written by the leading controller only, fenced) --------------------------------------
 STATUS = PREFIX + "status"  # hash: deployment -> Status as JSON
+ARTIFACTS = PREFIX + "artifacts"  # hash: "<deployment>/<generation>" -> Artifact as JSON, until it is cleared away
 ROUTES = PREFIX + "routes"  # string: RoutingTable as JSON; the truth behind ROUTES_CHANNEL
 ENGINE = PREFIX + "engine"  # string: what runs replicas, as JSON, for people
 LEADER = PREFIX + "leader"  # string "<controller>|<token>", expires after LEADER_TTL_MS
 FENCE = PREFIX + "leader:fence"  # counter: the newest leader's token; older ones may not write
+
+# -- what replicas hold of the machine (written by the leading controller only, fenced; see leases) ---------
+CAPACITY = PREFIX + "capacity"  # string: Capacity as JSON; missing means that Redis was emptied: nothing is leased
+LEASES = PREFIX + "leases"  # hash: replica -> Lease as JSON
+RESERVED = PREFIX + "reserved"  # hash: deployment -> amounts that no other may take while replicas are replaced
 
 # -- gateways ---------------------------------------------------------------------------------------------
 GATEWAY = PREFIX + "gateway:"  # + gateway id; string: generation of the table it routes by; GATEWAY_TTL_MS
@@ -49,10 +55,10 @@ LEADER_TTL_MS = 6000
 GATEWAY_TTL_MS = 6000
 #: Enough for the deploys a person still scrolls back to; about 200 bytes each.
 EVENTS_MAXLEN = 2000
+#: Those of a deleted deployment, for who follows its end, or looks a little later why it went.
+EVENTS_GONE_TTL_S = 3600
 #: A result names an image that may have been pruned since: it is checked before use, so it may live long.
 BUILD_TTL_S = 30 * 24 * 3600
 #: A builder that died loses its build within this; refreshed at a third of it.
 BUILD_BEAT_TTL_MS = 9000
 BUILD_LOG_LINES = 2000
-#: Versions that `fngw versions` lists, unless pruned before.
-VERSIONS_KEPT = 50

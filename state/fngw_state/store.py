@@ -21,13 +21,14 @@ from redis.retry import Retry
 from fngw.errors import RouteConflict
 from fngw_state import keys
 from fngw_state.cancellable import make_cancellable
-from fngw_state.records import BuildResult, Desired, RoutingTable, Status, Version
+from fngw_state.records import BuildResult, Desired, RoutingTable, Status
 from fngw_state.writable import Client
 
 #: What a lost or silent Redis raises; or one that takes no writes for now (``writable.WritesRefused``).
 LOST = (RedisConnectionError, RedisTimeoutError, OSError)
 
-# KEYS desired, claims; ARGV name, expected serial ("0": none), new JSON ("": remove), channel, routes as JSON list.
+# KEYS desired, claims, versions, events; ARGV name, expected serial ("0": none), new JSON ("": remove), channel,
+# routes as JSON list, seconds for which events outlive their deployment. The versions go with it.
 # Returns 1, 0 when somebody else wrote meanwhile, or {holder, route} when another name holds one of the routes.
 _PUT_DESIRED = """
 local current = redis.call('HGET', KEYS[1], ARGV[1])
@@ -45,7 +46,14 @@ for i = 1, #claims, 2 do
   if claims[i + 1] == ARGV[1] and not wanted[claims[i]] then redis.call('HDEL', KEYS[2], claims[i]) end
 end
 for route in pairs(wanted) do redis.call('HSET', KEYS[2], route, ARGV[1]) end
-if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
+if ARGV[3] == '' then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+  redis.call('DEL', KEYS[3])
+  redis.call('EXPIRE', KEYS[4], ARGV[6])
+else
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+  redis.call('PERSIST', KEYS[4])
+end
 redis.call('PUBLISH', ARGV[4], ARGV[1])
 return 1
 """
@@ -166,13 +174,15 @@ class Store:
         return stored if await self._swap(before, stored.name, stored.to_json(), stored.routes) else None
 
     async def remove_desired(self, before: Desired) -> bool:
-        """Forget a deployment that is gone; False when it was deployed again meanwhile."""
+        """Forget a deployment that is gone, and its versions; False when it was deployed again meanwhile."""
         return await self._swap(before, before.name, "", frozenset())
 
     async def _swap(self, before: Desired | None, name: str, text: str, routes: frozenset[str]) -> bool:
         expected = before.serial if before else 0
-        args = [name, str(expected), text, keys.DESIRED_CHANNEL, json.dumps(sorted(routes)) if routes else "[]"]
-        answer = await self._put_desired(keys=[keys.DESIRED, keys.CLAIMS], args=args)
+        claims = json.dumps(sorted(routes)) if routes else "[]"
+        args = [name, str(expected), text, keys.DESIRED_CHANNEL, claims, str(keys.EVENTS_GONE_TTL_S)]
+        touched = [keys.DESIRED, keys.CLAIMS, keys.VERSIONS + name, keys.EVENTS + name]
+        answer = await self._put_desired(keys=touched, args=args)
         if isinstance(answer, list):
             holder, route = answer
             raise RouteConflict(
@@ -181,9 +191,10 @@ class Store:
             )
         return bool(answer)
 
-    async def installed(self) -> bool:
-        """Mark Redis as in use; False when it was empty, so that desired state has to be restored."""
-        return not await self.redis.set(keys.INSTALLED, "1", nx=True)
+    async def installed(self, now: float) -> bool:
+        """Mark Redis as in use since ``now`` (Unix seconds); False when it was empty, so that desired state has to
+        be restored."""
+        return not await self.redis.set(keys.INSTALLED, repr(now), nx=True)
 
     async def in_use(self) -> bool:
         """Whether Redis was marked as in use, and has not been emptied since."""
@@ -306,24 +317,7 @@ class Store:
                     if event["number"] == number:
                         yield entry, event
 
-    async def forget(self, name: str) -> None:
-        """Remove what is kept about a deleted deployment, but for its versions."""
-        await self.redis.delete(keys.EVENTS + name)
-
-    # -- versions and builds ------------------------------------------------------------------------------
-
-    async def add_version(self, token: int, version: Version) -> None:
-        """Add a version to the history. One that was only changed in place takes the place of its entry."""
-        key = keys.VERSIONS + version.name
-        newest = await self.redis.lindex(key, 0)
-        if newest and Version.from_json(newest).generation == version.generation:
-            await self.fenced(token, ["LSET", key, "0", version.to_json()])
-            return
-        last = str(keys.VERSIONS_KEPT - 1)
-        await self.fenced(token, ["LPUSH", key, version.to_json()], ["LTRIM", key, "0", last])
-
-    async def versions(self, name: str) -> list[Version]:
-        return [Version.from_json(text) for text in await self.redis.lrange(keys.VERSIONS + name, 0, -1)]
+    # -- builds -------------------------------------------------------------------------------------------
 
     async def build_result(self, key: str) -> BuildResult | None:
         text = await self.redis.get(keys.BUILD + key)

@@ -18,15 +18,15 @@ router = APIRouter(tags=["blobs"])
 
 @router.head("/blobs/{digest}")
 async def has_blob(digest: str, request: Request) -> Response:
-    """200 when the blob is there, else 404."""
-    return Response(status_code=200 if _path(request, digest).is_file() else 404)
+    """200 when the blob is there, and stays for the next hour; else 404."""
+    return Response(status_code=200 if claim(_path(request, digest)) else 404)
 
 
 @router.put("/blobs/{digest}", status_code=201)
 async def put_blob(digest: str, request: Request) -> dict[str, str]:
     """Store the body under its digest, which is checked."""
     path, settings = _path(request, digest), request.app.state.settings
-    if not path.is_file():
+    if not claim(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
         try:
@@ -39,6 +39,15 @@ async def put_blob(digest: str, request: Request) -> dict[str, str]:
         finally:
             draft.unlink(missing_ok=True)
     return {"digest": digest}
+
+
+def claim(path: Path) -> bool:
+    """Tell whether a blob is there. If so, it counts as new: the controller clears old ones away that nothing needs."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _path(request: Request, digest: str) -> Path:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from fngw.errors import DeploymentNotFound, FngwError, ValidationError
 from fngw.options import LIVE_OPTIONS, Options
 from fngw.spec import DeploymentSpec
+from fngw_gateway.api.blobs import claim
 from fngw_gateway.settings import GatewaySettings
 from fngw_state import deploys
 from fngw_state.deploys import Outcome
@@ -68,7 +69,7 @@ async def get_spec(name: str, request: Request) -> dict[str, Any]:
 async def deploy(name: str, body: DeployRequest, request: Request) -> Accepted:
     """Deploy a spec under a name. What changes is decided by the redeploy table."""
     spec = _parse(name, body.spec)
-    _check_blobs(spec, request.app.state.settings)
+    claim_blobs(spec, request.app.state.settings)
 
     def resolve(before: Desired | None, number: int) -> tuple[Desired, Outcome]:
         deploys.check_prev_version(before, body.prev_version)
@@ -210,11 +211,17 @@ def _check(spec: DeploymentSpec) -> None:
         )
 
 
-def _check_blobs(spec: DeploymentSpec, settings: GatewaySettings) -> None:
-    for digest in (spec.code.bundle, spec.init):
-        if digest is not None and not settings.layout.blob(digest).is_file():
+def claim_blobs(spec: DeploymentSpec, settings: GatewaySettings) -> None:
+    """Keep a spec's blobs while it is on its way into the desired state.
+
+    Raises:
+        ValidationError: one of them is not there (``blob_missing``).
+    """
+    for digest in spec.blobs:
+        if not claim(settings.layout.blob(digest)):
+            text = f"blob {digest} is not there: it was never uploaded, or its version was pruned"
             raise ValidationError(
-                f"blob {digest} was not uploaded", code="blob_missing", hint="PUT it to /blobs first"
+                text, code="blob_missing", hint="deploy from the sources; or PUT it to /blobs first"
             )
 
 
@@ -223,4 +230,4 @@ def _contended(name: str) -> FngwError:
     return FngwError(text, code="contended", status=409, hint="try again")
 
 
-__all__ = ["Accepted", "change", "describe", "find", "router"]
+__all__ = ["Accepted", "change", "claim_blobs", "describe", "find", "router"]

@@ -7,9 +7,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from fngw_gateway.api.deployments import Accepted, change, find
+from fngw_gateway.api.deployments import Accepted, change, claim_blobs, find
 from fngw_state import deploys
 from fngw_state.deploys import Outcome
+from fngw_state.history import History
 from fngw_state.records import Desired
 from fngw_state.store import Store
 
@@ -31,7 +32,7 @@ async def list_versions(name: str, request: Request) -> dict[str, Any]:
                 "deployed_at": v.deployed_at,
                 "serving": current is not None and v.number == current.number,
             }
-            for v in await store.versions(name)
+            for v in await History(store).versions(name)
         ]
     }
 
@@ -40,7 +41,8 @@ async def list_versions(name: str, request: Request) -> dict[str, Any]:
 async def rollback(name: str, request: Request, to: str | None = None) -> Accepted:
     """Deploy an earlier version again, from its image. ``to`` is a version or a number; default: the one before."""
     store: Store = request.app.state.store
-    spec = deploys.rollback_spec(await find(store, name), await store.versions(name), to)
+    spec = deploys.rollback_spec(await find(store, name), await History(store).versions(name), to)
+    claim_blobs(spec, request.app.state.settings)
 
     def resolve(before: Desired | None, number: int) -> tuple[Desired, Outcome]:
         return deploys.resolve(before, spec, number, time.time())

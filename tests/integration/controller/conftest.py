@@ -30,6 +30,7 @@ from fngw_controller.routes import Routes
 from fngw_controller.snapshots import Snapshots
 from fngw_state import deploys, keys
 from fngw_state.configs import Configs
+from fngw_state.history import History
 from fngw_state.layout import Layout
 from fngw_state.records import Artifact, Desired, ReplicaState
 from fngw_state.store import Store, connect
@@ -154,6 +155,7 @@ class Site:
             routes=Routes(self.store, lambda: leader.token),
             snapshots=Snapshots(self.layout.data / "desired"),
             configs=Configs(self.store),
+            history=History(self.store),
             token=lambda: leader.token,
             confirm=leader.confirm,
             new_id=lambda: secrets.token_hex(4),

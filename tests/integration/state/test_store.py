@@ -19,7 +19,6 @@ from fngw_state.records import (
     RoutedReplica,
     RoutingTable,
     Status,
-    Version,
 )
 from fngw_state.store import Fenced, Store
 
@@ -142,22 +141,6 @@ async def test_events_are_followed_from_the_beginning_and_by_revision(store: Sto
     assert seen == ["one", "end"]
 
 
-async def test_versions_are_listed_newest_first_and_bounded(store: Store):
-    token = await store.lead("a")
-    for number in range(keys.VERSIONS_KEPT + 5):
-        await store.add_version(token, Version("f", str(number), number, number, "sha256:1", None, 0.0, {}))
-    versions = await store.versions("f")
-    assert len(versions) == keys.VERSIONS_KEPT
-    assert versions[0].number == keys.VERSIONS_KEPT + 4
-
-
-async def test_a_version_changed_in_place_keeps_its_entry(store: Store):
-    token = await store.lead("a")
-    for number, generation in ((1, 1), (2, 2), (3, 2)):
-        await store.add_version(token, Version("f", "v", number, generation, "sha256:1", None, 0.0, {}))
-    assert [(v.number, v.generation) for v in await store.versions("f")] == [(3, 2), (1, 1)]
-
-
 async def test_an_empty_redis_is_noticed_once(store: Store):
-    assert not await store.installed()
-    assert await store.installed()
+    assert not await store.installed(1.0)
+    assert await store.installed(2.0)
