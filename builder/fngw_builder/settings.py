@@ -23,3 +23,8 @@ class BuilderSettings(SharedSettings):
         ge=2,
         description="Seconds that a build under way may take to end when the builder is stopped.",
     )
+    builds: int = Field(
+        default=8,
+        ge=1,
+        description="Builds at once. Each takes a process; environments are built one per CPU at a time.",
+    )

@@ -110,24 +110,33 @@ class Builder:
         self.log = log
 
     def ready(self, connection: Redis) -> bool:
-        """Whether it waits for work; from then on it also handles signals."""
+        """Whether one of its workers waits for work; from then on it also handles signals."""
+        mine = self.workers()
         workers = Worker.all(connection, serializer=JSONSerializer)
-        return any(w.pid == self.process.pid and w.get_state() == "idle" for w in workers)
+        return any(w.pid in mine and w.get_state() == "idle" for w in workers)
+
+    def workers(self) -> list[int]:
+        """The processes that take builds from the queue."""
+        return children(self.process.pid)
 
     def horses(self) -> list[int]:
-        """The processes that it forked for builds."""
-        pid = self.process.pid
-        try:
-            return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        except FileNotFoundError:
-            return []
+        """The processes that its workers forked for builds."""
+        return [horse for worker in self.workers() for horse in children(worker)]
 
     def kill(self) -> None:
-        """Like a crash of the machine: the builder and its build end at once."""
-        for pid in [self.process.pid, *self.horses()]:
+        """Like a crash of the machine: the builder and its builds end at once."""
+        for pid in [self.process.pid, *self.horses(), *self.workers()]:
             with contextlib.suppress(ProcessLookupError):  # a build may end in this moment
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that ``pid`` has forked."""
+    try:
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 @pytest.fixture

@@ -116,14 +116,34 @@ def test_another_builder_leaves_a_build_under_way_alone(
     key = client.ask(request)
     wait_for("the beat", lambda: client.building(key))
     client.ask(request)
-    wait_for("both to be busy", lambda: first.horses() and second.horses())
-    wait_for("one to leave it", lambda: not (first.horses() and second.horses()))
+    wait_for("two to be busy", lambda: len([*first.horses(), *second.horses()]) == 2)
+    wait_for("one to leave it", lambda: len([*first.horses(), *second.horses()]) == 1)
     assert client.connection.get(keys.BUILD + key) is None
     with client.layout.blob(request.bundle).open("wb") as pipe:
         pipe.write(b"not what its digest says")
     assert from_problem(client.result(key).error).code == "bundle_corrupt"
     logs = first.log.read_text() + second.log.read_text()
     assert logs.count("another builder is at it") == 1
+
+
+def test_a_long_build_holds_no_other_up(client: Any, start_builder: Any, request_of: Any, wait_for: Any) -> None:
+    builder = start_builder(FNGW_BUILDS="3")
+    slow = [request_of(f"x = {n}\n") for n in range(2)]
+    for request in slow:
+        client.stalled(request.bundle)
+        client.ask(request)
+    wait_for("both to be under way", lambda: len(builder.horses()) == 2)
+    assert client.build(request_of("y = 1\n")).artifact
+
+
+def test_a_builder_that_died_is_replaced(
+    client: Any, start_builder: Any, request_of: Any, connection: Redis, wait_for: Any
+) -> None:
+    builder = start_builder()
+    (worker,) = builder.workers()
+    os.kill(worker, signal.SIGKILL)
+    wait_for("another one", lambda: builder.workers() not in ([], [worker]))
+    assert client.build(request_of()).artifact
 
 
 def test_a_killed_build_is_answered_and_can_be_had_again(
