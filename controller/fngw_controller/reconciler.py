@@ -347,8 +347,8 @@ class Reconciler:
 
         try:
             artifact, reused = await self._rooms.images.ensure(revision.spec, report)
-            self._artifacts[revision.generation] = artifact
             await self._note_artifact(revision.generation, artifact)
+            self._artifacts[revision.generation] = artifact
             if self._failure and self._failure.number == revision.number:
                 self._failure = None
             await self._emit(revision.number, "image", artifact.image, image=artifact.image, reused=reused)
@@ -363,7 +363,6 @@ class Reconciler:
             del self._builds[revision.generation]
             self.wake()
 
-    def _is_rollout(self, revision: Revision) -> bool:
     async def _note_artifact(self, generation: int, artifact: Artifact) -> None:
         await self._rooms.history.add_artifact(self._rooms.token(), (self.name, generation), artifact)
 
