@@ -366,6 +366,7 @@ class Reconciler:
     async def _note_artifact(self, generation: int, artifact: Artifact) -> None:
         await self._rooms.history.add_artifact(self._rooms.token(), (self.name, generation), artifact)
 
+    def _is_rollout(self, revision: Revision) -> bool:
         desired = self._desired
         return desired is not None and desired.target.number == revision.number and not desired.settled
 
