@@ -100,7 +100,7 @@ async def _work(
         new_id=lambda: secrets.token_hex(4),
     )
     controller = Controller(rooms, leader)
-    work = asyncio.create_task(_lead(controller, leader, LogServer(engine, layout)))
+    work = asyncio.create_task(_lead(controller, leader, LogServer(engine, layout, store)))
     told = asyncio.create_task(stop.wait())
     await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
     told.cancel()

@@ -119,7 +119,7 @@ class Controller:
         seen = {(r.id, r.generation): r for status in statuses for r in status.replicas}
         for name in desired:
             self._reconcilers[name] = Reconciler(name, self._rooms)
-        unwanted = []
+        unwanted, strangers = [], set()
         for instance in await self._rooms.engine.list():
             wanted = desired.get(instance.deployment)
             if instance.running and wanted is not None:
@@ -129,7 +129,10 @@ class Controller:
             else:
                 log.info("removing replica %s of %s, which is not wanted", instance.id, instance.deployment)
                 unwanted.append(self._stop(instance, DEFAULT_GRACE_S if instance.running else 0))
+                strangers.add(instance.deployment)
         await asyncio.gather(*unwanted)
+        for name in strangers - set(desired):
+            self._rooms.lifecycle.forget_logs(name)
 
     def _look_after(self, name: str, group: asyncio.TaskGroup) -> None:
         """Wake a deployment's reconciler; make one where there is none, or none that still runs."""

@@ -170,6 +170,10 @@ class Lifecycle:
             memory=spec.memory,
         )
 
+    def forget_logs(self, deployment: str) -> None:
+        """Remove the logs of a deployment that is gone: the next one of its name begins with none."""
+        shutil.rmtree(self.layout.replica_logs(deployment), ignore_errors=True)
+
     def _remove_dir(self, replica_id: str) -> None:
         shutil.rmtree(self.layout.replica_dir(replica_id), ignore_errors=True)
 

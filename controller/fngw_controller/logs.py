@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 from aiohttp import web
 
-from fngw_controller.engines.base import Engine, Instance
+from fngw.errors import FngwError, to_problem
+from fngw.protocol import PROBLEM_TYPE
+from fngw_controller.engines.base import Engine
+from fngw_controller.log_reader import LogReader, Window
 from fngw_state.layout import Layout
+from fngw_state.store import LOST, Store
+
+__all__ = ["LogServer"]
 
 DEFAULT_TAIL = 100
 
@@ -24,18 +25,21 @@ class LogServer:
     Args:
         engine: where running replicas' logs are.
         layout: where those of replicas that are gone are kept, and where the socket is.
+        store: knows which deployments there are: to follow one that is deleted comes to an end.
     """
 
-    def __init__(self, engine: Engine, layout: Layout) -> None:
+    def __init__(self, engine: Engine, layout: Layout, store: Store) -> None:
         self._engine = engine
         self._layout = layout
+        self._store = store
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
         app = web.Application()
         app.router.add_get("/logs/{deployment}", self._logs)
         app.router.add_get("/healthz", self._healthz)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        # Without handler_cancellation, a reader who leaves would be noticed only at the next line.
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, handler_cancellation=True)
         await self._runner.setup()
         self._layout.controller_socket.unlink(missing_ok=True)
         await web.UnixSite(self._runner, str(self._layout.controller_socket)).start()
@@ -49,69 +53,22 @@ class LogServer:
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         deployment, query = request.match_info["deployment"], request.query
-        tail = int(query.get("tail", DEFAULT_TAIL))
-        since = float(query["since"]) if "since" in query else None
+        window = Window(int(query.get("tail", DEFAULT_TAIL)), float(query["since"]) if "since" in query else None)
+        follow = query.get("follow", "") not in ("", "0", "false")
+        reader = LogReader(self._engine, self._layout, deployment, self._is_there)
+        try:
+            listed = await reader.listed()
+        except FngwError as error:  # once the answer has begun, nothing can be told any more
+            return web.json_response(to_problem(error), status=error.status, content_type=PROBLEM_TYPE)
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
         await response.prepare(request)
-        running = [i for i in await self._engine.list() if i.deployment == deployment]
-        for path in await asyncio.to_thread(self._gone, deployment, {i.id for i in running}):
-            await response.write(await asyncio.to_thread(_last_lines, path, tail))
-        follow = query.get("follow", "") not in ("", "0", "false")
-        async for line in self._merge(running, tail, since, follow):
-            await response.write(line)
+        async for lines in reader.read(listed, window, follow):
+            await response.write(lines)
         await response.write_eof()
         return response
 
-    def _gone(self, deployment: str, running: set[str]) -> list[Path]:
-        """Log files of replicas that are gone, oldest first."""
-        directory = self._layout.logs / "replicas" / deployment
-        files = [p for p in directory.glob("*.log") if p.stem not in running]
-        return sorted(files, key=lambda p: p.stat().st_mtime)
-
-    async def _merge(
-        self, instances: list[Instance], tail: int, since: float | None, follow: bool
-    ) -> AsyncIterator[bytes]:
-        """Yield the lines of several replicas as they come."""
-        lines: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1000)
-
-        async def pump(instance: Instance) -> None:
-            try:
-                chunks = self._engine.logs(instance.id, tail=tail, since=since, follow=follow)
-                async for line in _split(chunks):
-                    await lines.put(_labelled(instance.id, line))
-            finally:
-                await lines.put(None)
-
-        tasks = [asyncio.create_task(pump(i)) for i in instances]
+    async def _is_there(self, deployment: str) -> bool:
         try:
-            left = len(tasks)
-            while left:
-                line = await lines.get()
-                left -= line is None
-                if line is not None:
-                    yield line
-        finally:
-            for task in tasks:
-                task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield whole lines of a stream that comes in chunks of any size."""
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line
-    if rest:
-        yield rest
-
-
-def _labelled(replica_id: str, line: bytes) -> bytes:
-    return replica_id.encode() + b" | " + line + b"\n"
-
-
-def _last_lines(path: Path, count: int) -> bytes:
-    lines = path.read_bytes().splitlines()[-count:] if count > 0 else []
-    return b"".join(_labelled(path.stem, line) for line in lines)
+            return await self._store.desired(deployment) is not None
+        except LOST:  # who cannot be asked has not said that it is gone
+            return True

@@ -207,6 +207,7 @@ class Reconciler:
             await self._settle(desired)
         elif todo.gone:
             await self._rooms.routes.publish_and_wait()
+            await asyncio.to_thread(self._rooms.lifecycle.forget_logs, self.name)
             if await self._rooms.store.remove_desired(desired):
                 await self._emit(desired.target.number, "deleted", f"{self.name} is deleted")
         elif not todo.stop:

@@ -47,8 +47,11 @@ class Layout:
     def logs(self) -> Path:
         return self.data / "logs"
 
+    def replica_logs(self, deployment: str) -> Path:
+        return self.logs / "replicas" / deployment
+
     def replica_log(self, deployment: str, replica_id: str) -> Path:
-        return self.logs / "replicas" / deployment / f"{replica_id}.log"
+        return self.replica_logs(deployment) / f"{replica_id}.log"
 
     @property
     def code(self) -> Path:

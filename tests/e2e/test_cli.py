@@ -175,19 +175,6 @@ def changes(stack, fngw) -> None:
     assert fngw("call", "Greeter", "--method", "greet", "--data", '"A"').stdout == "BYE, A?\n"
 
 
-def test_logs_are_followed(stack, fngw):
-    fngw("deploy", "app.py:Greeter")
-    command = [*fngw("list").args[:1], "logs", "Greeter", "-f"]
-    following = subprocess.Popen(command, env=stack.env, stdout=subprocess.PIPE, text=True)
-    try:
-        for name in ("first", "second"):  # each is told while the function goes on to live
-            httpx.get(f"{stack.url}/Greeter", params={"name": name})
-            assert next((line for line in following.stdout if line.endswith(f"| asked by {name}\n")), None)
-    finally:
-        following.terminate()
-        following.communicate(timeout=30)
-
-
 def test_exit_codes_and_hints(process_stack, files):
     folder = files({"app.py": APP})
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
+from typing import Annotated
 
 import httpx
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
-from fngw.errors import Unreachable, ValidationError
+from fngw.errors import FngwError, Unreachable, ValidationError, from_problem
+from fngw.protocol import PROBLEM_TYPE
 from fngw_gateway.api.deployments import find
 from fngw_gateway.settings import GatewaySettings
 from fngw_state import builds, keys
@@ -26,15 +28,15 @@ AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 async def get_logs(
     name: str,
     request: Request,
-    tail: int = 100,
+    tail: Annotated[int, Query(ge=0)] = 100,
     since: str = "",
     follow: bool = False,
     build: bool = False,
 ) -> Response:
     """The logs of a deployment's replicas, oldest first; or of its last build.
 
-    ``tail`` is lines per replica; ``since`` an age such as ``10m``, or Unix seconds; ``follow`` goes on until the
-    client leaves.
+    ``tail`` is lines per replica; ``since`` an age such as ``10m``, or Unix seconds; ``follow`` goes on, also with
+    replicas that start later, until the deployment is deleted or the client leaves.
     """
     store: Store = request.app.state.store
     await find(store, name)
@@ -81,10 +83,27 @@ async def ask_controller(settings: GatewaySettings, name: str, query: Mapping[st
     request = client.build_request("GET", f"http://controller/logs/{name}", params=query)
     try:
         answer = await client.send(request, stream=True)
+        if answer.is_error:
+            raise await _refusal(answer)
     except httpx.TransportError as error:
         await client.aclose()
         raise Unreachable(f"the controller does not answer: {error}", hint="see the controller's log") from error
+    except BaseException:
+        await client.aclose()
+        raise
     return _passed_on(client, answer)
+
+
+async def _refusal(answer: httpx.Response) -> FngwError:
+    """Return why there are no logs, such as an engine that is away."""
+    text = await answer.aread()
+    if answer.headers.get("content-type", "").startswith(PROBLEM_TYPE):
+        return from_problem(dict(answer.json()))
+    told = text[:200].decode(errors="replace")
+    hint = "see the controller's log"
+    return FngwError(
+        f"the controller answered {answer.status_code}: {told}", code="unexpected_answer", hint=hint, status=502
+    )
 
 
 async def _passed_on(client: httpx.AsyncClient, answer: httpx.Response) -> AsyncIterator[bytes]:

@@ -147,6 +147,9 @@ def logs(
 ) -> None:
     """Show what the replicas of a deployment log, or what its build did.
 
+    With -f it goes on, also with replicas that start later, until the deployment is deleted. Of replicas that are
+    gone the last lines are kept as long as the deployment is there.
+
     With --json: a line {"line": "..."} for each.
     """
     with connected(url, token) as client:
