@@ -10,11 +10,12 @@ from typing import Any, List, Optional
 from fngw import protocol
 from fngw.errors import RemoteError
 from fngw_runtime.encode import is_stream
+from fngw_runtime.failures import Failures, request_id
 from fngw_runtime.inbox import Inbox
-from fngw_runtime.invoke import invoke, request_id
+from fngw_runtime.invoke import invoke
 from fngw_runtime.load import USER_ERRORS
 from fngw_runtime.replies import Outbox, Receive, Scope, send_body
-from fngw_runtime.reports import describe, report, user_traceback
+from fngw_runtime.reports import describe, user_traceback
 from fngw_runtime.target import Method, Target
 from fngw_runtime.threads import Threads
 
@@ -36,22 +37,23 @@ class CallFailed(Exception):
 class Calls:
     """Answers ``POST /-/call/<method>``."""
 
-    def __init__(self, target: Target, threads: Threads) -> None:
+    def __init__(self, target: Target, threads: Threads, failures: Failures) -> None:
         self._target = target
         self._threads = threads
+        self._failures = failures
 
     async def __call__(self, name: str, scope: Scope, receive: Receive, outbox: Outbox) -> None:
         """Answer one call of the method ``name``."""
         frame = await _read(receive)
         if frame is None:
             return  # the caller left before its call was whole
-        with Inbox(receive) as inbox:
+        with Inbox(receive, self._failures) as inbox:
             version = protocol.frame_pickle_protocol(frame)
             try:
                 parts = _encode(await self._run(name, frame, inbox), version)
                 status, kind = 200, protocol.RESULT_TYPE
             except CallFailed as failure:
-                report(f"{describe(failure.cause)} [call {name}, request {request_id(scope)}]", failure.cause)
+                self._failures.log(failure.cause, f"call {name}, request {request_id(scope)}")
                 parts = encode_error(failure.code, failure.cause, version)
                 status, kind = 500, protocol.ERROR_TYPE
             inbox.release()
@@ -66,7 +68,7 @@ class Calls:
         try:
             result = await invoke(method, self._threads, inbox, args, kwargs)
         except asyncio.CancelledError as error:
-            if inbox.gone:
+            if inbox.cancelled:
                 raise
             raise CallFailed("user_exception", error) from error
         except USER_ERRORS as error:

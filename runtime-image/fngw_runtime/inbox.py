@@ -11,6 +11,7 @@ from collections import deque
 from types import TracebackType
 from typing import Deque, Optional, Type
 
+from fngw_runtime.failures import Failures
 from fngw_runtime.replies import Message, Receive
 
 __all__ = ["READ_AHEAD", "Inbox"]
@@ -24,13 +25,14 @@ class Inbox:
 
     Example::
 
-        with Inbox(receive) as inbox:
+        with Inbox(receive, failures) as inbox:
             inbox.watch()
             answer = await user_code(Request(scope, inbox.receive))   # cancelled when the client leaves
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, failures: Failures) -> None:
         self._receive = receive
+        self._failures = failures
         self._messages: Deque[Message] = deque()
         self._held = 0
         self._changed: Optional[asyncio.Event] = None  # made when first watched, as most requests never are
@@ -47,6 +49,11 @@ class Inbox:
             self._pump = asyncio.ensure_future(self._run(self._changed))
         elif self.gone:
             self._cancel()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether its client left, and the request was cancelled for that."""
+        return self._cancelled is not None
 
     def release(self) -> None:
         """Cancel nothing any more: the rest minds its client itself."""
@@ -79,6 +86,8 @@ class Inbox:
         self._cancel()
 
     def _cancel(self) -> None:
+        if self._failures.cut:
+            return  # everything is cancelled by the drain; twice would interrupt what cleans up
         self._cancelled, self._cancels = self._cancels, None
         if self._cancelled:
             self._cancelled.cancel()

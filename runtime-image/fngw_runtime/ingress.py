@@ -7,10 +7,10 @@ from typing import Any, Dict, Optional, Set
 
 from fngw.errors import DeploymentFailed
 from fngw_runtime import root_path
-from fngw_runtime.invoke import answer_error, request_id
+from fngw_runtime.failures import Failures, request_id
 from fngw_runtime.load import USER_ERRORS, failed
 from fngw_runtime.replies import Message, Outbox, Receive, Scope, Send
-from fngw_runtime.reports import describe, report
+from fngw_runtime.reports import report
 from fngw_runtime.websocket import ClientLeft
 
 __all__ = ["Ingress", "Lifespan"]
@@ -21,9 +21,9 @@ FAILED = "lifespan_failed"
 class Ingress:
     """Serves HTTP and WebSockets with an ASGI app."""
 
-    def __init__(self, app: Any, debug: bool) -> None:
+    def __init__(self, app: Any, failures: Failures) -> None:
         self._app = app
-        self._debug = debug
+        self._failures = failures
         self._whole = root_path.app_wants_whole_path(app)
         self.lifespan = Lifespan(app)
 
@@ -32,9 +32,9 @@ class Ingress:
         try:
             await self._app(self._prepared(scope), receive, outbox)
         except asyncio.CancelledError as error:  # ours at a drain's end, or one the app let out
-            await answer_error(error, scope, outbox, self._debug)
+            await self._failures.answer(error, scope, outbox)
         except USER_ERRORS as error:
-            await answer_error(error, scope, outbox, self._debug)
+            await self._failures.answer(error, scope, outbox)
 
     async def websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket; what the app raises is logged, and left to the protocol to close with."""
@@ -43,7 +43,7 @@ class Ingress:
         except ClientLeft:
             raise  # an app may let this out: it is not a fault
         except USER_ERRORS as error:
-            report(f"{describe(error)} [websocket, request {request_id(scope)}]", error)
+            self._failures.log(error, f"websocket, request {request_id(scope)}")
             raise
 
     def _prepared(self, scope: Scope) -> Scope:

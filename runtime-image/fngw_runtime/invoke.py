@@ -6,21 +6,16 @@ import asyncio
 import inspect
 from typing import Any, Dict, Tuple
 
-from fngw.errors import FngwError, RemoteError
-from fngw.protocol import REQUEST_ID_HEADER, USER_ERROR_HEADER
 from fngw_runtime import root_path
 from fngw_runtime.encode import send_result
+from fngw_runtime.failures import Failures
 from fngw_runtime.inbox import Inbox
 from fngw_runtime.load import USER_ERRORS
-from fngw_runtime.replies import Outbox, Receive, Scope, send_problem
-from fngw_runtime.reports import describe, report, user_traceback
+from fngw_runtime.replies import Outbox, Receive, Scope
 from fngw_runtime.target import Method
 from fngw_runtime.threads import Threads
 
-__all__ = ["Functions", "answer_error", "invoke", "request_id"]
-
-_REQUEST_ID = REQUEST_ID_HEADER.encode()
-_USER_ERROR = [(USER_ERROR_HEADER.encode(), b"1")]
+__all__ = ["Functions", "invoke"]
 
 
 async def invoke(
@@ -42,10 +37,10 @@ async def invoke(
 class Functions:
     """Serves HTTP with a function, or the ``__call__`` of a class."""
 
-    def __init__(self, method: Method, threads: Threads, debug: bool) -> None:
+    def __init__(self, method: Method, threads: Threads, failures: Failures) -> None:
         self._method = method
         self._threads = threads
-        self._debug = debug
+        self._failures = failures
         self._request: Any = root_path.request_class() if method.takes_argument else None
         self._whole = root_path.starlette_wants_whole_path() if method.takes_argument else True
 
@@ -53,35 +48,15 @@ class Functions:
         """Answer one HTTP request."""
         if not self._whole:
             root_path.strip(scope)
-        with Inbox(receive) as inbox:
+        with Inbox(receive, self._failures) as inbox:
             try:
                 args = (self._request(scope, inbox.receive),) if self._request else ()
                 result = await invoke(self._method, self._threads, inbox, args, {})
                 await send_result(result, scope, inbox, outbox, self._threads)
             except asyncio.CancelledError as error:
-                if inbox.gone:
+                if inbox.cancelled:
                     raise
-                await answer_error(error, scope, outbox, self._debug)
+                await self._failures.answer(error, scope, outbox)
             except USER_ERRORS as error:
                 inbox.release()
-                await answer_error(error, scope, outbox, self._debug)
-
-
-async def answer_error(error: BaseException, scope: Scope, outbox: Outbox, debug: bool) -> None:
-    """Log what user code raised and answer 500; in the midst of an answer, leave it unfinished.
-
-    The server closes a connection whose answer is unfinished, so that nobody takes the part for the whole.
-    """
-    report(f"{describe(error)} [request {request_id(scope)}]", error)
-    if outbox.started:
-        return
-    if isinstance(error, FngwError) and error.code == "unserialisable_result":
-        problem = error
-    else:
-        problem = RemoteError(describe(error), detail=user_traceback(error) if debug else "")
-    await send_problem(outbox, problem, _USER_ERROR)
-
-
-def request_id(scope: Scope) -> str:
-    """Return the id that the gateway gave the request, or ``"-"``."""
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == _REQUEST_ID), "-")
+                await self._failures.answer(error, scope, outbox)

@@ -19,6 +19,7 @@ from fngw.protocol import ReplicaConfig
 from fngw_runtime import load, views
 from fngw_runtime.admission import Admission
 from fngw_runtime.calls import Calls
+from fngw_runtime.failures import Failures
 from fngw_runtime.ingress import Ingress
 from fngw_runtime.invoke import Functions
 from fngw_runtime.live_config import LiveConfig
@@ -50,12 +51,14 @@ class Replica:
         self.failure: Optional[DeploymentFailed] = None
         self.config_number: Optional[int] = None
         self.admission = Admission(limit)
+        self.failures = Failures(config.debug)
         self._loop = asyncio.get_event_loop()
         self._user_config: Any = None  # the one that reconfigure last took
         self.functions: Optional[Functions] = None
         self.ingress: Optional[Ingress] = None
         self.calls: Optional[Calls] = None
         self._constructed = False
+        self._drain_began = 0.0
         self._directory = directory
         self._target: Optional[Target] = None
         self._settled = asyncio.Event()
@@ -106,13 +109,13 @@ class Replica:
         if self.config.user_config is not None:
             await self.reconfigure(self.config.config_revision, self.config.user_config)
         self.config_number = self.config.config_revision
-        self.calls = Calls(target, self._threads)
+        self.calls = Calls(target, self._threads, self.failures)
         if target.ingress_app is not None:
             views.bind(target.ingress_app, target.value)
-            self.ingress = Ingress(target.ingress_app, self.config.debug)
+            self.ingress = Ingress(target.ingress_app, self.failures)
             await self.ingress.lifespan.startup()
         elif target.default is not None:
-            self.functions = Functions(target.default, self._threads, self.config.debug)
+            self.functions = Functions(target.default, self._threads, self.failures)
 
     async def settled(self) -> Dict[str, Any]:
         """Wait for the end of construction; return what a ready replica tells of itself.
@@ -209,20 +212,25 @@ class Replica:
     async def drain(self) -> bool:
         """Stop being ready and wait for requests in flight; return whether all ended in time."""
         self.state = DRAINING
+        self._drain_began = self._loop.time()
         self._settled.set()
         if self._starting is not None:
             self._starting.cancel()
-        loop = asyncio.get_event_loop()
-        deadline = loop.time() + self.config.graceful_shutdown_timeout_s
         admitted = self.admission.admitted
         while admitted.value:
-            left = deadline - loop.time()
+            left = self.grace_left
             if left <= 0:
                 say(f"stopping with requests unfinished: {admitted.value}")
+                self.failures.cut = True
                 return False
             say(f"stopping; requests in flight: {admitted.value}, waiting at most {left:.1f} s")
             await admitted.wait(min(left, max(self.config.graceful_shutdown_wait_loop_s, 0.1)))
         return True
+
+    @property
+    def grace_left(self) -> float:
+        """Seconds until what is still under way is cut off."""
+        return self._drain_began + self.config.graceful_shutdown_timeout_s - self._loop.time()
 
     async def close(self) -> None:
         """Shut the ingress app down, then run the user's ``__del__``; what they raise is logged."""

@@ -25,7 +25,7 @@ from fngw_runtime.server import Server, make_server
 __all__ = ["main"]
 
 BACKLOG = 2048
-#: How long uvicorn may take to close its connections once nothing is in flight, or all of it was cancelled.
+#: How long cancelled tasks may clean up, and uvicorn close its connections, however short the grace.
 CLOSING_TIME = 2.0
 
 
@@ -112,11 +112,11 @@ async def serve(config: ReplicaConfig, directory: Path, listener: socket.socket)
 
 
 async def leave(replica: Replica, server: Server, serving: asyncio.Future[Any]) -> None:
-    """Let requests finish, close the connections, and say goodbye to the user's object."""
+    """Let requests finish and their answers be read, close connections, say goodbye to the user's object."""
     if not await replica.drain():
-        server.cancel_requests()
+        await server.cut(CLOSING_TIME)
     server.should_exit = True
-    await asyncio.wait({serving}, timeout=CLOSING_TIME)
+    await asyncio.wait({serving}, timeout=max(CLOSING_TIME, replica.grace_left))
     await replica.close()
 
 

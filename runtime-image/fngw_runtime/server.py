@@ -5,6 +5,7 @@ uvicorn closes idle connections at once when told to exit, so the process drains
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 from typing import Any, ContextManager, Dict
@@ -50,11 +51,27 @@ class Server(uvicorn.Server):
         self.server_state.default_headers = []
         return done
 
-    def cancel_requests(self) -> None:
-        """Cancel what is still in flight, and do not wait for it."""
+    def restart_websockets(self) -> None:
+        """Close the WebSockets that are open, so that their clients connect again elsewhere."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, WebSocketProtocol):
+                connection.restart()
+
+    async def cut(self, patience_s: float) -> None:
+        """Cancel what is still in flight, and give it so long to clean up. Its callers see their connections close.
+
+        Nothing else would be true: the gateway says of a closed connection that the replica was lost.
+        """
         self.force_exit = True
-        for task in list(self.server_state.tasks):
+        self.restart_websockets()
+        for connection in list(self.server_state.connections):
+            if not isinstance(connection, WebSocketProtocol):
+                connection.transport.abort()
+        tasks = list(self.server_state.tasks)
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience_s)
 
 
 def make_server(app: Any) -> Server:

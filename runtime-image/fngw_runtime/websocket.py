@@ -83,12 +83,15 @@ class WebSocketProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    def shutdown(self) -> None:
-        """Close, because the server stops: "service restart", so that clients connect again."""
+    def restart(self) -> None:
+        """Close an open one: "service restart", so that the client connects again."""
         if self._state == OPEN:
             self._close(RESTARTING, "")
-        else:
-            self._transport.close()
+
+    def shutdown(self) -> None:
+        """Close, because the server stops."""
+        self.restart()
+        self._transport.close()
 
     # -- the handshake ------------------------------------------------------------------------------------
 

@@ -66,6 +66,13 @@ def test_sys_exit_in_a_function_fails_the_request_only(start):
     assert [replica.get().json()["title"] for _ in range(2)] == ["SystemExit: 3"] * 2
 
 
+def test_a_cancellation_of_its_own_is_a_failure_as_any(start):
+    replica = start("functions:cancels")
+    answer = replica.get()
+    assert (answer.status_code, answer.json()["title"]) == (500, "CancelledError")
+    assert replica.call("__call__")["type"] == "CancelledError"
+
+
 def test_a_result_that_json_cannot_hold_is_named(start):
     problem = start("functions:odd_result").get().json()
     assert problem["code"] == "unserialisable_result"

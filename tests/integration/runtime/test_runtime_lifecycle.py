@@ -162,21 +162,6 @@ def test_sigterm_with_nothing_in_flight_leaves_at_once(start, folder):
     assert replica.wait(10) == 0
 
 
-@pytest.mark.parametrize("method", ["waiting", "blocking"])
-def test_requests_that_outlast_the_drain(start, folder, method):
-    replica = start("functions:Worker", is_class=True, init=((str(folder),), {}), graceful_shutdown_timeout_s=0.3)
-    body = b"".join(protocol.encode_frame(((), {})))
-    with replica.connect() as connection:
-        head = f"POST /-/call/{method} HTTP/1.1\r\nhost: r\r\ncontent-length: {len(body)}\r\n\r\n"
-        connection.sendall(head.encode() + body)
-        eventually(lambda: list(folder.glob("begun-*")), "the request is under way")
-        replica.terminate()
-        assert replica.wait() == 0
-    assert (folder / "deleted").exists()
-    assert (folder / "cancelled").exists() == (method == "waiting")
-    assert "requests unfinished: 1" in replica.text()
-
-
 def test_del_that_raises_is_logged(start, folder):
     (folder / "fail-to-delete").touch()
     replica = start("functions:Worker", is_class=True, init=((str(folder),), {}))

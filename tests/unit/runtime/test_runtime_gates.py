@@ -8,7 +8,10 @@ import pytest
 
 from fngw_runtime import root_path
 from fngw_runtime.admission import Admission
+from fngw_runtime.failures import Failures
 from fngw_runtime.inbox import READ_AHEAD, Inbox
+
+FAILURES = Failures(debug=False)
 
 
 async def turns(times: int = 5) -> None:
@@ -84,7 +87,7 @@ def body(data: bytes, more: bool = True):
 
 async def test_an_unwatched_inbox_asks_nothing_by_itself():
     client = Client(body(b"a"))
-    with Inbox(client.receive) as inbox:
+    with Inbox(client.receive, FAILURES) as inbox:
         await turns()
         assert client.asked == 0
         assert (await inbox.receive())["body"] == b"a"
@@ -92,7 +95,7 @@ async def test_an_unwatched_inbox_asks_nothing_by_itself():
 
 async def test_a_client_that_leaves_cancels():
     client, reached = Client(body(b"a", more=False)), []
-    with Inbox(client.receive) as inbox:
+    with Inbox(client.receive, FAILURES) as inbox:
         inbox.watch()
         await turns()
         client.leave()
@@ -105,7 +108,7 @@ async def test_a_client_that_leaves_cancels():
 
 async def test_a_released_inbox_cancels_nothing():
     client = Client()
-    with Inbox(client.receive) as inbox:
+    with Inbox(client.receive, FAILURES) as inbox:
         inbox.watch()
         inbox.release()
         client.leave()
@@ -118,7 +121,7 @@ async def test_other_cancellation_goes_on():
     client = Client()
 
     async def run():
-        with Inbox(client.receive) as inbox:
+        with Inbox(client.receive, FAILURES) as inbox:
             inbox.watch()
             await asyncio.Event().wait()
 
@@ -132,7 +135,7 @@ async def test_other_cancellation_goes_on():
 async def test_reading_ahead_is_limited():
     chunk = b"x" * (READ_AHEAD // 2)
     client = Client(*[body(chunk) for _ in range(6)])
-    with Inbox(client.receive) as inbox:
+    with Inbox(client.receive, FAILURES) as inbox:
         inbox.watch()
         await turns(20)
         assert client.asked == 2

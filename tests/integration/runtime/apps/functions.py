@@ -34,8 +34,16 @@ def leaves():
     sys.exit(3)
 
 
+async def cancels():
+    raise asyncio.CancelledError
+
+
 def odd_result():
     return {1, 2}
+
+
+def large():
+    return b"x" * 50_000_000
 
 
 class Letter:
@@ -153,6 +161,8 @@ class Worker:
                 await asyncio.sleep(0.01)
         except asyncio.CancelledError:
             self.mark("cancelled")
+            await asyncio.sleep(0.05)  # cleaning up takes a moment, and is not cancelled again
+            self.mark("cleaned-up")
             raise
         return "finished"
 

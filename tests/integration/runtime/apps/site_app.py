@@ -1,5 +1,6 @@
 """An ingress app for the runtime's tests, as ``fngw.ingress`` mounts it."""
 
+import asyncio
 import os
 import pathlib
 
@@ -21,6 +22,11 @@ async def where(request):
 
 async def broken(request):
     raise ValueError("page is broken")
+
+
+async def stuck(request):
+    (pathlib.Path(os.environ["TEST_FOLDER"]) / "begun-stuck").touch()
+    await asyncio.sleep(3600)
 
 
 async def chat(websocket):
@@ -78,6 +84,7 @@ app = WithLifespan(
         routes=[
             Route("/items/{item}", where),
             Route("/broken", broken),
+            Route("/stuck", stuck),
             Mount("/sub", routes=[Route("/page", where)]),
             WebSocketRoute("/chat", chat),
             WebSocketRoute("/refusing", refusing),
