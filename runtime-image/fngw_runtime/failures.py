@@ -21,10 +21,12 @@ class Failures:
     ``cut`` is set when the drain is over: all that is under way is cancelled then, and its connections closed.
 
     Args:
+        deployment: its name, for the hint.
         debug: whether tracebacks go into answers.
     """
 
-    def __init__(self, debug: bool) -> None:
+    def __init__(self, deployment: str, debug: bool) -> None:
+        self._hint = f"`fngw logs {deployment}` shows the traceback"
         self._debug = debug
         self.cut = False
 
@@ -45,7 +47,7 @@ class Failures:
             problem = error
         else:
             detail = user_traceback(error) if self._debug else ""
-            problem = RemoteError(describe(error), detail=detail)
+            problem = RemoteError(describe(error), hint=self._hint, detail=detail)
         await send_problem(outbox, problem, _USER_ERROR)
 
 

@@ -51,7 +51,7 @@ class Replica:
         self.failure: Optional[DeploymentFailed] = None
         self.config_number: Optional[int] = None
         self.admission = Admission(limit)
-        self.failures = Failures(config.debug)
+        self.failures = Failures(config.deployment, config.debug)
         self._loop = asyncio.get_event_loop()
         self._user_config: Any = None  # the one that reconfigure last took
         self.functions: Optional[Functions] = None

@@ -56,6 +56,7 @@ def test_an_exception_is_a_problem_document(start, debug, has_traceback):
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers[protocol.USER_ERROR_HEADER] == "1"
     assert (problem["code"], problem["title"]) == ("user_exception", "ValueError: no luck")
+    assert problem["hint"] == "`fngw logs tested` shows the traceback"
     assert ("functions.py" in problem.get("detail", "")) == has_traceback
     log = replica.text()
     assert "id-2" in log and "functions.py" in log and "fngw_runtime" not in log and "threads.py" not in log

@@ -11,7 +11,7 @@ from fngw_runtime.admission import Admission
 from fngw_runtime.failures import Failures
 from fngw_runtime.inbox import READ_AHEAD, Inbox
 
-FAILURES = Failures(debug=False)
+FAILURES = Failures("tested", debug=False)
 
 
 async def turns(times: int = 5) -> None:
