@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fngw.client import Accepted, Client, Event
     from fngw.deployments import Deployment
 
-__all__ = ["delete", "delete_all", "deploy", "follow"]
+__all__ = ["constructor_arguments", "delete", "delete_all", "deploy", "finish", "follow"]
 
 OUTCOMES = {
     "new": "{name} is new",
@@ -46,14 +46,14 @@ def deploy(
         client: None: one for the gateway that this process uses.
 
     Raises:
+        TypeError: the constructor does not take these arguments; nothing was sent.
         DeploymentFailed: it failed, was overtaken (code ``superseded``) or deleted (``deleted``), or is not done
             after ``timeout`` (``timeout``).
         FngwError: as for ``Deployment.deploy``.
     """
     progress = progress_for() if progress is None else progress
     options, name = deployment._options, deployment.name
-    args, kwargs = args or options.init_args, kwargs or options.init_kwargs
-    deployment._source.check_arguments(args, kwargs)
+    args, kwargs = constructor_arguments(deployment, args, kwargs)
     with _opened(client) as client:
         with deployment._source.prepare(options, args, kwargs, client) as prepared:
             for blob in prepared.blobs:
@@ -64,6 +64,21 @@ def deploy(
             _raise_unless_done(name, follow(client, name, accepted.revision, progress, timeout), accepted.outcome)
             progress.success(*_ending(deployment))
     return accepted
+
+
+def constructor_arguments(
+    deployment: Deployment, args: Tuple[Any, ...] = (), kwargs: Optional[Dict[str, Any]] = None
+) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
+    """Return what the constructor is called with: ``args`` and ``kwargs`` where given, else the options' own.
+
+    Raises:
+        TypeError: the constructor does not take these, or misses one.
+        ValidationError: a function has no constructor.
+    """
+    options = deployment._options
+    chosen = args or options.init_args, kwargs or options.init_kwargs
+    deployment._source.check_arguments(*chosen)
+    return chosen
 
 
 def finish(client: Client, name: str, revision: int, progress: Progress, timeout: Optional[float] = None) -> None:

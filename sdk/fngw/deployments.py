@@ -13,6 +13,7 @@ from fngw import endpoint
 from fngw.errors import ValidationError
 from fngw.handles import DeploymentHandle
 from fngw.options import OPTION_NAMES, Options, parse_bytes
+from fngw.environments import wanted_python
 from fngw.sources import Source, StoredSource, caller_python
 
 __all__ = ["Deployment"]
@@ -116,6 +117,7 @@ class Deployment:
             _blocking: wait until it is healthy and every gateway routes to it.
 
         Raises:
+            TypeError: the constructor does not take these arguments; nothing is sent.
             ValidationError: something cannot be packed, sent, or work.
             DeploymentFailed: it was rolled back, with the replica's traceback; code ``superseded`` when a later
                 deploy overtook this one.
@@ -181,7 +183,7 @@ def _comparable(options: Options) -> Dict[str, Any]:
     """The options with defaults filled in, so that a fetched deployment equals the one that was deployed."""
     values = {name: getattr(options, name) for name in OPTION_NAMES}
     values["route_prefix"] = options.resolved_route
-    values["python"] = options.python or caller_python()
+    values["python"] = wanted_python(options) or caller_python()
     for size in ("memory", "gpu_memory"):
         values[size] = None if values[size] is None else parse_bytes(values[size])
     return values

@@ -95,6 +95,12 @@ class Source(abc.ABC):
             self.check_arguments(options.init_args, options.init_kwargs)
 
     def check_arguments(self, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
+        """Refuse constructor arguments that cannot fit, before anything is packed.
+
+        Raises:
+            TypeError: the constructor does not take them; names the argument.
+            ValidationError: there is no constructor.
+        """
         if not self.is_class and (args or kwargs):
             name = "init_args" if args else "init_kwargs"
             raise ValidationError(f"{name}: a function takes no constructor arguments")
@@ -123,6 +129,17 @@ class LocalSource(Source):
     def func_or_class(self) -> Callable[..., Any]:
         return self._object
 
+    def check_arguments(self, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
+        super().check_arguments(args, kwargs)
+        signature = _signature(self._object) if self.is_class else None
+        if signature is None:
+            return
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+            raise TypeError(f"{self._object.__name__}{inspect.Signature(plain)}: {error}") from None
+
     def prepare(self, options: Options, args: Tuple[Any, ...], kwargs: Dict[str, Any], client: Client) -> Prepared:
         from fngw.pack import pack
 
@@ -131,6 +148,15 @@ class LocalSource(Source):
         init = packed.init.digest if packed.init else None
         spec = spec_from_options(packed.options, code, init, packed.python)
         return Prepared(spec, (packed.bundle, packed.init) if packed.init else (packed.bundle,))
+
+
+def _signature(cls: Callable[..., Any]) -> Optional[inspect.Signature]:
+    """Return what a class is constructed with, or None where that cannot be told before it is tried."""
+    try:
+        # Not that of what a decorator wraps: it may give some of the arguments itself.
+        return inspect.signature(cls, follow_wrapped=False)
+    except Exception:  # written in C; or the class's own code raised: a metaclass, an annotation (Python >= 3.14)
+        return None
 
 
 class StoredSource(Source):
@@ -162,11 +188,12 @@ class StoredSource(Source):
         from fngw.pickles import pickle_arguments
 
         spec = self._spec or client.spec(self._name)[0]
+        options = read_environment(options, None)
         python = self._checked_python(options.python or spec.python, spec)
         given = pickle_arguments(args, kwargs, python) if args or kwargs else None
         blobs = (Blob.of("constructor arguments", given.data),) if given else ()
         init = blobs[0].digest if blobs else spec.init
-        return Prepared(spec_from_options(read_environment(options, None), spec.code, init, python), blobs)
+        return Prepared(spec_from_options(options, spec.code, init, python), blobs)
 
     def _checked_python(self, python: str, spec: DeploymentSpec) -> str:
         if spec.code.pickle and python != spec.python:

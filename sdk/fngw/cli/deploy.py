@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -123,22 +122,14 @@ def _check_arguments(deployment: Deployment, args: list[Any], kwargs: dict[str, 
     Raises:
         FngwError: usage.
     """
-    target = deployment.func_or_class
-    if not inspect.isclass(target):
-        if args or kwargs:
-            raise usage_error(
-                f"{deployment.name} is a function: it takes no constructor arguments", "leave --arg and --kwarg out"
-            )
-        return
+    from fngw.deploying import constructor_arguments
+
     try:
-        signature = inspect.signature(target)
-    except ValueError:  # a class written in C may have none
-        return
-    try:
-        signature.bind(*(args or deployment.init_args), **(kwargs or deployment.init_kwargs))
+        constructor_arguments(deployment, tuple(args), kwargs)
+    except ValidationError as error:
+        raise usage_error(f"{deployment.name}: {error.message}", "leave --arg and --kwarg out") from None
     except TypeError as error:
-        hint = f"{deployment.name}{signature}: give them with --arg and --kwarg"
-        raise usage_error(f"the constructor of {deployment.name}: {error}", hint) from None
+        raise usage_error(f"{deployment.name}: {error}", "give them with --arg and --kwarg") from None
 
 
 def _deploy(

@@ -71,6 +71,12 @@ def test_deploy(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> Non
     ]
 
 
+def test_arguments_that_do_not_fit_are_refused_before_anything_is_sent(gateway: FakeGateway) -> None:
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'mesg'"):
+        greeter().deploy(mesg="Hello")
+    assert not gateway.blobs and not gateway.specs
+
+
 def test_blobs_are_sent_once(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
     deployment = greeter()
     deployment.deploy("a")
