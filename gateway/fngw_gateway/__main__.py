@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 
 from fngw_gateway.app import Gateway, create_gateway
+from fngw_gateway.front import Front
 from fngw_gateway.settings import GatewaySettings
 
 log = logging.getLogger("fngw_gateway")
@@ -24,6 +25,13 @@ log = logging.getLogger("fngw_gateway")
 GRACE_S = 25
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
+#: Beginnings of uvicorn's messages.
+_SAID_BETTER = (
+    "ASGI callable returned without",
+    "Unsupported upgrade",
+    "No supported WebSocket",
+    "Invalid HTTP request",
+)
 
 
 def main() -> int:
@@ -63,7 +71,7 @@ def _config(gateway: Gateway) -> uvicorn.Config:
         gateway,
         interface="asgi3",
         loop="uvloop",
-        http="httptools",
+        http=Front,
         ws=gateway.websocket_protocol,  # type: ignore[arg-type]  # any callable that makes a protocol
         lifespan="on",
         access_log=False,
@@ -125,9 +133,8 @@ def _configure_logging(level: str) -> None:
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    """Leave out what the proxy has said better: an answer cut off, a request to upgrade."""
-    text = record.getMessage()
-    return not text.startswith(("ASGI callable returned without", "Unsupported upgrade", "No supported WebSocket"))
+    """Leave out what the client or the log was told better: an answer cut off, a request to upgrade, or no HTTP."""
+    return not record.getMessage().startswith(_SAID_BETTER)
 
 
 if __name__ == "__main__":

@@ -319,4 +319,5 @@ def _check(head: headers.RequestHead, max_body: int) -> None:
     if head.length is not None and head.length > max_body:
         raise problems.body_too_large(max_body)
     if head.upgrade and head.length is None:  # the server's parser drops the body of a request to upgrade
-        raise problems.bad_request("a request with a chunked body cannot ask for another protocol")
+        message = "a request with a chunked body cannot ask for another protocol"
+        raise problems.bad_request(message, "leave Upgrade out, or declare Content-Length")

@@ -7,7 +7,10 @@ code                         status  when
 ``deployment_not_found``     404     a call to an unknown name
 ``method_not_allowed``       405     a call is POST; the gateway's own pages are GET
 ``body_too_large``           413     over ``FNGW_MAX_BODY``
-``bad_request``              400     a body that does not fit its declared length
+``bad_request``              400     not HTTP/1.1, or a body that does not fit its declared length
+``request_too_slow``         408     the request's head did not arrive in time
+``uri_too_long``             414     the request's line is too long
+``headers_too_large``        431     the request's headers are too large
 ``unauthorized``             401     a call over TCP without the token
 ``not_implemented``          501     a transfer coding other than chunked
 ``replica_lost``             502     the replica left without an answer, or answered nonsense
@@ -21,7 +24,8 @@ code                         status  when
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
 from typing import Any
 
 from fngw import protocol
@@ -31,18 +35,22 @@ __all__ = [
     "bad_request",
     "body_too_large",
     "deployment_not_found",
+    "headers_too_large",
     "method_not_allowed",
     "no_replicas",
     "not_implemented",
     "not_ready",
     "overloaded",
+    "problem_bytes",
     "replica_lost",
+    "request_too_slow",
     "route_not_found",
     "send_json",
     "send_problem",
     "stopping",
     "timeout",
     "unauthorized",
+    "uri_too_long",
 ]
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -53,6 +61,7 @@ _BY_STATUS: dict[int, list[Header]] = {
     503: [(b"retry-after", b"1")],
     401: [(b"www-authenticate", b'Bearer realm="fngw"')],
 }
+_CLOSE = (b"connection", b"close")
 
 
 def route_not_found(path: bytes) -> FngwError:
@@ -76,8 +85,25 @@ def body_too_large(limit: int) -> FngwError:
     return FngwError(message, code="body_too_large", status=413, hint="FNGW_MAX_BODY sets the gateway's limit")
 
 
-def bad_request(message: str) -> FngwError:
-    return FngwError(message, code="bad_request", status=400)
+def bad_request(message: str, hint: str) -> FngwError:
+    return FngwError(message, code="bad_request", status=400, hint=hint)
+
+
+def uri_too_long(limit: int) -> FngwError:
+    message = f"the request's line is longer than this gateway takes: it and the headers have {limit} bytes"
+    return FngwError(message, code="uri_too_long", status=414, hint="send what is long in the request's body")
+
+
+def headers_too_large(limit: int) -> FngwError:
+    message = f"the request's line and headers are larger than {limit} bytes (each header counts 32 more)"
+    hint = "send fewer or shorter headers (cookies?), or what is long in the request's body"
+    return FngwError(message, code="headers_too_large", status=431, hint=hint)
+
+
+def request_too_slow(seconds: float) -> FngwError:
+    message = f"the request's headers did not arrive within {seconds:g} s"
+    hint = "send the whole head at once; it ends with an empty line"
+    return FngwError(message, code="request_too_slow", status=408, hint=hint)
 
 
 def unauthorized() -> FngwError:
@@ -131,12 +157,29 @@ async def send_problem(send: Send, error: FngwError, more: list[Header], *, clos
         more: headers to add.
         close: the connection ends with this answer.
     """
-    headers = [*_BY_STATUS.get(error.status, ()), *more]
-    if error.code == "method_not_allowed":
-        headers.append((b"allow", error.hint.removeprefix("use ").encode()))
+    headers = [*_problem_headers(error), *more]
     if close:
-        headers.append((b"connection", b"close"))
+        headers.append(_CLOSE)
     await send_json(send, error.status, to_problem(error), headers, protocol.PROBLEM_TYPE, last=not close)
+
+
+def problem_bytes(error: FngwError, more: Iterable[Header]) -> bytes:
+    """Return a whole answer with ``error``, as it goes over a connection that then ends.
+
+    Args:
+        more: headers to add.
+    """
+    body = json.dumps(to_problem(error)).encode()
+    headers = [*_json_headers(body, protocol.PROBLEM_TYPE), *_problem_headers(error), *more, _CLOSE]
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    status = HTTPStatus(error.status)
+    return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, status.phrase.encode(), b"".join(lines), body)
+
+
+def _problem_headers(error: FngwError) -> list[Header]:
+    if error.code == "method_not_allowed":
+        return [(b"allow", error.hint.removeprefix("use ").encode())]
+    return _BY_STATUS.get(error.status, [])
 
 
 async def send_json(
@@ -150,10 +193,10 @@ async def send_json(
 ) -> None:
     """Answer with ``value`` as JSON; with ``last=False`` the caller sends the final, empty part itself."""
     body = json.dumps(value).encode()
-    headers = [
-        (b"content-type", content_type.encode()),
-        (b"content-length", str(len(body)).encode()),
-        *more,
-    ]
+    headers = [*_json_headers(body, content_type), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
+def _json_headers(body: bytes, content_type: str) -> list[Header]:
+    return [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]

@@ -9,7 +9,6 @@ WebSocket counts as one request in flight for as long as it lives.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +148,7 @@ class Tunnel(_Side):
             await self._serve(backend, request, head.request_id)
         except FngwError as error:
             own = (headers.REQUEST_ID, headers.request_id(scope["headers"]))
-            await problems.send_problem(self._send, error, [own], close=True)
+            self.transport.write(problems.problem_bytes(error, [own]))
             self.transport.close()
 
     async def _serve(self, backend: Backend, request: bytes, request_id: bytes) -> None:
@@ -206,15 +205,6 @@ class Tunnel(_Side):
         if self._early:
             upstream.transport.write(self._early)
             self._early = b""
-
-    async def _send(self, message: MutableMapping[str, Any]) -> None:
-        """Write an answer of the gateway's own, as ASGI's ``send`` does."""
-        if message["type"] == "http.response.start":
-            lines = [b"HTTP/1.1 %d Refused\r\n" % message["status"]]
-            lines += [b"%b: %b\r\n" % field for field in message["headers"]]
-            self.transport.write(b"".join(lines) + b"\r\n")
-        else:
-            self.transport.write(message["body"])
 
 
 def _scope(head: bytes, transport: Any) -> dict[str, Any]:

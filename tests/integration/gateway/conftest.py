@@ -18,6 +18,7 @@ import uvicorn
 import uvloop
 
 from fngw_gateway.app import Gateway
+from fngw_gateway.front import Front
 from fngw_gateway.proxy import DataPlane
 from fngw_state.records import RoutedDeployment, RoutedReplica, RoutingTable
 from fngw_state.store import LOST, Store, connect
@@ -47,19 +48,18 @@ def short_dir() -> Iterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def served(app: Any, *sockets: socket.socket, **more: Any) -> AsyncIterator[uvicorn.Server]:
+async def served(app: Any, *sockets: socket.socket, ws: Any = "none") -> AsyncIterator[uvicorn.Server]:
     """Serve an ASGI application until the block ends."""
     config = uvicorn.Config(
         app,
-        http="httptools",
-        ws="none",
+        http=Front,
         lifespan="off",
         interface="asgi3",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         timeout_graceful_shutdown=1,
-        **more,
+        ws=ws,
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=list(sockets)))
@@ -133,7 +133,7 @@ async def site_of(directory: Path, **settings: Any) -> AsyncIterator[Site]:
     unix = socket.socket(socket.AF_UNIX)
     unix.bind(str(directory / "gateway.sock"))
     site = Site(plane, directory, tcp.getsockname()[1], directory / "gateway.sock")
-    async with served(gateway, tcp, unix):
+    async with served(gateway, tcp, unix, ws=gateway.websocket_protocol):
         try:
             yield site
         finally:

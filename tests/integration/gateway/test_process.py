@@ -194,6 +194,40 @@ async def test_it_serves_on_while_redis_is_away(gateways: Gateways, replica: Ups
     assert (await waiting).status == 200
 
 
+async def test_a_header_bomb_takes_no_memory_and_stops_nobody(gateways: Gateways, replica: Upstream) -> None:
+    process = gateways.start()
+    await gateways.ready()
+    await gateways.publish(replica)
+    client = await gateways.client()
+    before = resident(process.pid)
+    stop = asyncio.Event()
+
+    async def bomb() -> None:
+        """Send a header without an end for as long as anybody listens."""
+        bomber = await gateways.client()
+        bomber.write(b"GET /f HTTP/1.1\r\ncookie: ")
+        with contextlib.suppress(ConnectionError):
+            while not stop.is_set():
+                bomber.write(b"x" * 2**20)
+                await bomber.writer.drain()
+
+    bombs = [asyncio.create_task(bomb()) for _ in range(50)]
+    for _ in range(200):
+        assert (await client.ask("GET", "/f")).status == 200
+    most = resident(process.pid)
+    await asyncio.wait(bombs, timeout=30)
+    stop.set()
+    assert all(task.done() for task in bombs), "they are cut off"
+    # 50 of them may have 320 KiB each.
+    assert max(most, resident(process.pid)) - before < 50 * 2**20
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 async def test_it_says_why_it_is_not_ready(gateways: Gateways, redis: RedisServer) -> None:
     await redis.kill()
     gateways.start()

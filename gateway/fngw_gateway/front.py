@@ -1,0 +1,156 @@
+"""uvicorn's HTTP protocol, with bounds: on what a request may send besides its body, and on how long that takes.
+
+uvicorn with httptools has none: it gathers a head for as long as a client sends one. Here a head has ``MAX_HEAD``
+bytes and ``HEAD_S`` seconds; trailers and the framing between two parts of a body have about as much. What breaks
+the bounds, or is not HTTP, is answered with a problem document, and the connection ends.
+
+A request within one short read, as nearly all are, costs two calls more than in uvicorn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from fngw.errors import FngwError
+from fngw_gateway.proxy import headers, problems
+
+__all__ = ["HEAD_S", "MAX_HEAD", "Front"]
+
+log = logging.getLogger(__name__)
+
+#: Bytes of a request's line and headers, each of which counts 32 more (as in RFC 9113 §6.5.2): tiny ones cost, too.
+MAX_HEAD = 64 * 1024
+FIELD_OVERHEAD = 32
+MAX_FIELDS = MAX_HEAD // FIELD_OVERHEAD
+#: What came in one read of so many bytes cannot be too large: the shortest header, `a:`, counts 34 for its 4.
+SURELY_FITS = MAX_HEAD // 10
+#: Seconds for a head to arrive, and for the first byte of a connection.
+HEAD_S = 30.0
+#: Seconds that a refused client has to read why; what it still sends is read and forgotten.
+LINGER_S = 2.0
+
+
+class Front(HttpToolsProtocol):
+    """One connection of a client.
+
+    ``_held`` counts the bytes of whole reads since the one in which a head ended or the last part of a body came:
+    so much, and a read more, may be gathered in memory.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.url = b""
+        self._read = self._held = 0
+        self._over = False  # refused, or handed over: what comes now is not read as HTTP
+        self._deadline: asyncio.TimerHandle | None = None
+        self._error: FngwError | None = None  # what the parser was stopped for
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        # uvicorn's own timer, which the first byte ends, is set only after the first answer.
+        self.timeout_keep_alive_task = self.loop.call_later(HEAD_S, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unset_keepalive_if_required()
+        self._unset_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
+        self._read = len(data)
+        super().data_received(data)
+        cycle = self.cycle
+        if cycle is None or cycle.scope is not self.scope:
+            self._gather(in_head=True)
+        elif cycle.more_body:
+            self._gather(in_head=False)
+        else:
+            self._held = 0
+
+    def handle_websocket_upgrade(self) -> None:
+        self._over = True
+        super().handle_websocket_upgrade()
+
+    def _gather(self, *, in_head: bool) -> None:
+        """A read has ended, and the request is not complete."""
+        self._held += self._read
+        if self._over:
+            return
+        if self._held > MAX_HEAD or len(self.headers or ()) > MAX_FIELDS:
+            self._refuse(self._too_large())
+        elif in_head and self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_S, self._too_slow)
+
+    # -- httptools ----------------------------------------------------------------------------------------
+
+    def on_headers_complete(self) -> None:
+        in_one_read = self._deadline is None
+        self._unset_deadline()
+        self._held = -self._read
+        if not (in_one_read and self._read < SURELY_FITS) and _size(self.url, self.headers) > MAX_HEAD:
+            self._error = self._too_large()
+            raise self._error  # stops the parser: see send_400_response
+        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            self.headers = []  # trailers gather here, and do not become headers of a request that has not begun
+
+    def on_body(self, body: bytes) -> None:
+        self._held = -self._read
+        super().on_body(body)
+
+    # -- refusals -----------------------------------------------------------------------------------------
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser stopped at (uvicorn calls this from its ``except``)."""
+        error, self._error = self._error, None
+        if error is None:
+            hint = "this port speaks HTTP/1.0 and 1.1, without TLS; see that the client does"
+            error = problems.bad_request(f"what came is not HTTP: {sys.exception() or msg}", hint)
+        self._refuse(error)
+
+    def _too_large(self) -> FngwError:
+        if len(self.url) > MAX_HEAD // 2:
+            return problems.uri_too_long(MAX_HEAD)
+        return problems.headers_too_large(MAX_HEAD)
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self._refuse(problems.request_too_slow(HEAD_S))
+
+    def _refuse(self, error: FngwError) -> None:
+        """Answer with ``error`` and close, unless an answer is on its way: that one is finished first."""
+        log.debug("refused a request from %s: %s", self.client, error.message)
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:  # a later request, sent without waiting: never answered
+                cycle.keep_alive = False
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
+        self._over = True
+        own = (headers.REQUEST_ID, headers.request_id(self.headers or ()))
+        self.transport.write(problems.problem_bytes(error, [*self.server_state.default_headers, own]))
+        # To close at once would reset the connection, and the client might not see the answer.
+        self.transport.write_eof()
+        self.timeout_keep_alive_task = self.loop.call_later(LINGER_S, self.timeout_keep_alive_handler)
+
+    def _unset_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _size(url: bytes, fields: Iterable[tuple[bytes, bytes]]) -> int:
+    return len(url) + sum(len(name) + len(value) + FIELD_OVERHEAD for name, value in fields)

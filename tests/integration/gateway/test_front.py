@@ -1,0 +1,232 @@
+"""Bad input on real sockets: heads that are too large, too slow or no HTTP. Others are served meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fngw_gateway import front
+
+from .conftest import Site
+from .wire import Client, Message, Peer, Upstream, echo, eventually
+
+START = b"GET /f HTTP/1.1\r\nHost: t\r\n"
+
+
+async def refused(site: Site, *parts: bytes) -> Message:
+    """Send parts, each once the one before has left; return the answer. The gateway closes after it."""
+    client = await site.client(limit=2**20)
+    for part in parts:
+        client.write(part)
+        await client.writer.drain()
+    answer = await client.answer()
+    assert answer.get("connection") == "close"
+    assert answer.get("content-type") == "application/problem+json"
+    assert answer.get("x-request-id")
+    assert answer.json()["hint"]
+    assert await client.head() is None
+    return answer
+
+
+def told(answer: Message) -> tuple[int, str]:
+    return answer.status, answer.json()["code"]
+
+
+async def uploads(peer: Peer, upstream: Upstream) -> None:
+    """A replica that asks for every body, and reads it."""
+    while (request := await peer.request()) is not None:
+        peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.body = await peer.body(request)
+        upstream.requests.append(request)
+        peer.answer(b"read")
+
+
+MANY = b"".join(b"x-%d: y\r\n" % n for n in range(10_000))
+TINY = b"a:b\r\n" * 10_000
+TOO_LARGE = {
+    "10,000 headers": (START, MANY, b"\r\n"),
+    "10,000 tiny headers, less than 64 KiB of bytes": (START + TINY + b"\r\n",),
+    "one header of 1 MiB": (START, b"cookie: " + b"x" * 2**20, b"\r\n\r\n"),
+    "one header of 100 KiB, complete in one write": (START + b"cookie: " + b"x" * 102_400 + b"\r\n\r\n",),
+    "a header's name of 1 MiB": (START, b"x" * 2**20),
+    "trailers of 1 MiB": (
+        b"POST /f HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n",
+        b"x: " + b"y" * 2**20,
+    ),
+    "a chunk extension of 1 MiB": (
+        b"POST /f HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n2;x=",
+        b"y" * 2**20,
+    ),
+    "empty lines instead of a request": (b"\r\n" * 2**19,),
+}
+
+
+@pytest.mark.parametrize("parts", TOO_LARGE.values(), ids=TOO_LARGE)
+async def test_too_much_besides_the_body(site: Site, parts: tuple[bytes, ...]) -> None:
+    upstream = await site.one(echo)
+    assert told(await refused(site, *parts)) == (431, "headers_too_large")
+    assert upstream.requests == []
+    assert (await site.ask("GET", "/f")).status == 200
+
+
+@pytest.mark.parametrize("size", [100 * 1024, 2**20])
+async def test_a_request_line_that_is_too_long(site: Site, size: int) -> None:
+    upstream = await site.one(echo)
+    line = b"GET /f?" + b"x" * size + b" HTTP/1.1\r\nHost: t\r\n\r\n"
+    assert told(await refused(site, line)) == (414, "uri_too_long")
+    assert upstream.requests == []
+
+
+async def test_what_just_fits_arrives_whole(site: Site) -> None:
+    upstream = await site.one(echo)
+    cookie, query = "c" * 30_000, "q" * 30_000
+    client = await site.client(limit=2**20)
+    for _ in range(2):
+        answer = await client.ask("GET", f"/f?{query}", f"Cookie: {cookie}\r\n")
+        assert answer.status == 200
+    head = f"GET /f?{query} HTTP/1.1\r\nHost: t\r\nCookie: {cookie}\r\n\r\n".encode()
+    for start in range(0, len(head), 5000):
+        client.write(head[start : start + 5000])
+        await client.writer.drain()
+    assert (await client.answer()).status == 200
+    assert {(r.target, r.get("cookie")) for r in upstream.requests} == {(f"/f?{query}", cookie)}
+
+
+async def test_a_large_body_in_small_reads_is_not_taken_for_a_head(site: Site) -> None:
+    upstream = await site.one(uploads)
+    body = b"x" * 300_000
+    chunks = b"".join(b"10\r\n%b\r\n" % body[:16] for _ in range(20_000)) + b"0\r\n\r\n"
+    client = await site.client(limit=2**22)
+    for framing, sent in ((b"Content-Length: 300000", body), (b"Transfer-Encoding: chunked", chunks)):
+        client.write(b"POST /f HTTP/1.1\r\nHost: t\r\n" + framing + b"\r\n\r\n")
+        for start in range(0, len(sent), 10_000):
+            client.write(sent[start : start + 10_000])
+            await client.writer.drain()
+        assert (await client.answer()).status == 200
+    assert [len(r.body) for r in upstream.requests] == [300_000, 320_000]
+
+
+async def test_trailers_are_dropped(site: Site) -> None:
+    upstream = await site.one(uploads)
+    framing = b"Transfer-Encoding: chunked\r\n"
+    trailers = b"X-Late: 1\r\nX-Forwarded-For: 6.6.6.6\r\n"
+    client = await site.client()
+    client.write(b"POST /f HTTP/1.1\r\nHost: t\r\n" + framing + b"\r\n2\r\nhi\r\n0\r\n" + trailers + b"\r\n")
+    assert (await client.answer()).status == 200
+    (request,) = upstream.requests
+    assert request.body == b"hi"
+    assert request.get("x-late") is None
+    assert request.get("x-forwarded-for") == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"hello\r\n\r\n",
+        b"GET /f HTTP/1.1\r\nHost: t\r\nno colon\r\n\r\n",
+        b"GET /f HTTP/1.1\r\nHost: t\r\nContent-Length: -1\r\n\r\n",
+        b"GET /f HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /f HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+async def test_what_is_not_http_is_told_so(site: Site, sent: bytes) -> None:
+    upstream = await site.one(echo)
+    answer = await refused(site, sent)
+    assert told(answer) == (400, "bad_request")
+    assert "not HTTP" in answer.json()["title"]
+    assert upstream.requests == []
+
+
+async def test_a_head_that_dribbles_in(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "HEAD_S", 0.5)
+    upstream = await site.one(echo)
+    kept = await site.client()
+    assert (await kept.ask("GET", "/f")).status == 200
+    dribbling = [await site.client() for _ in range(20)]
+
+    async def dribble(client: Client) -> Message:
+        async def send() -> None:
+            for byte in START + b"x" * 10_000:
+                client.write(bytes([byte]))
+                await asyncio.sleep(0.02)
+
+        sending = asyncio.create_task(send())
+        try:
+            return await client.answer()
+        finally:
+            sending.cancel()
+
+    answers = await asyncio.gather(*map(dribble, [kept, *dribbling]))
+    assert {told(answer) for answer in answers} == {(408, "request_too_slow")}
+    assert len(upstream.requests) == 1
+    assert (await site.ask("GET", "/f")).status == 200
+
+
+async def test_a_connection_that_stays_silent_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "HEAD_S", 0.2)
+    assert await (await site.client()).head() is None
+
+
+async def test_a_head_in_time_is_not_cut_off_later(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "HEAD_S", 0.2)
+    go_on = asyncio.Event()
+
+    async def slow(peer: Peer, upstream: Upstream) -> None:
+        while await peer.request():
+            await go_on.wait()
+            peer.answer(b"late")
+
+    await site.one(slow)
+    client = await site.client()
+    client.write(START)
+    await client.writer.drain()
+    client.write(b"X: 1\r\n\r\n")
+    asyncio.get_running_loop().call_later(0.6, go_on.set)
+    assert (await client.answer()).body == b"late"
+
+
+async def test_requests_before_a_bad_one_on_the_same_connection_are_answered(site: Site) -> None:
+    upstream = await site.one(echo)
+    client = await site.client()
+    client.write((START + b"\r\n") * 3 + b"nonsense\r\n\r\n")
+    for _ in range(3):
+        assert (await client.answer()).status == 200
+    assert await client.head() is None
+    assert len(upstream.requests) == 3
+
+
+async def test_a_body_that_breaks_after_the_answer_began_ends_the_connection(site: Site) -> None:
+    async def answers_first(peer: Peer, upstream: Upstream) -> None:
+        upstream.requests.append(await peer.head())
+        peer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n")
+        await peer.reader.read()
+        upstream.count += 1
+
+    upstream = await site.one(answers_first)
+    client = await site.client()
+    client.write(b"POST /f HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n")
+    head = await client.head()
+    assert head is not None and head.status == 200
+    client.write(b"zz\r\n")
+    assert (await client.reader.read()).find(b"HTTP/1.1") < 0, "no second answer within the first"
+    await eventually(lambda: upstream.count == 1)
+
+
+async def test_a_websocket_outlives_the_time_for_heads(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection changes hands within a read: what was measured there must not go on."""
+    monkeypatch.setattr(front, "HEAD_S", 0.1)
+
+    async def speaks_late(peer: Peer, upstream: Upstream) -> None:
+        await peer.head()
+        peer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        asyncio.get_running_loop().call_later(0.4, peer.write, b"late")
+        await peer.reader.read()
+
+    await site.one(speaks_late)
+    client = await site.client()
+    client.write(START + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    head = await client.head()
+    assert head is not None and head.status == 101
+    assert await client.reader.readexactly(4) == b"late"
