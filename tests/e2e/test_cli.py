@@ -202,7 +202,7 @@ def test_exit_codes_and_hints(process_stack, files):
         ("deploy", "app.py", "--set", "num_gpu=1"): "num_gpus",
         ("deploy", "app.py", "--num-replicas", "0"): "num_replicas",
         ("deploy", "app.py:Greeter", "--route-prefix", "x"): "route_prefix",
-        ("deploy", "app.py:Greeter", "--arg", "1", "--arg", "2"): "Greeter(word, *, loud=False): too many,
+        ("deploy", "app.py:Greeter", "--arg", "1", "--arg", "2"): "Greeter(word, *, loud=False): too many",
         ("deploy", "app.py:Greeter", "--user-config", "{"): "JSON",
         ("call", "echo", "--data", "{"): "JSON",
         ("call", "echo", "--data", "@gone.json"): "gone.json",
