@@ -12,7 +12,7 @@ import asyncio
 import inspect
 import os
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 from fngw.errors import DeploymentFailed, FngwError, to_problem
 from fngw.protocol import ReplicaConfig
@@ -209,8 +209,13 @@ class Replica:
 
     # -- the end ------------------------------------------------------------------------------------------
 
-    async def drain(self) -> bool:
-        """Stop being ready and wait for requests in flight; return whether all ended in time."""
+    async def drain(self, restart_websockets: Callable[[], None]) -> bool:
+        """Stop being ready and wait for requests in flight; return whether all ended in time.
+
+        Args:
+            restart_websockets: closes those that are open. They do not end by themselves, so it is called after
+                each turn of the wait.
+        """
         self.state = DRAINING
         self._drain_began = self._loop.time()
         self._settled.set()
@@ -225,6 +230,7 @@ class Replica:
                 return False
             say(f"stopping; requests in flight: {admitted.value}, waiting at most {left:.1f} s")
             await admitted.wait(min(left, max(self.config.graceful_shutdown_wait_loop_s, 0.1)))
+            restart_websockets()
         return True
 
     @property

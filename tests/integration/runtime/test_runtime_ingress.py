@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 
@@ -50,7 +51,11 @@ class Socket:
         ]
         self.connection.sendall("\r\n".join([*lines, "", ""]).encode())
         self.data = b""
-        self.head = self.until(b"\r\n\r\n")
+
+    @functools.cached_property
+    def head(self):
+        """The head of the answer, waited for."""
+        return self.until(b"\r\n\r\n")
 
     def until(self, mark):
         while mark not in self.data:
@@ -70,6 +75,8 @@ class Socket:
         self.connection.sendall(bytes([(0x80 if final else 0) | opcode]) + size + key + masked)
 
     def receive(self):
+        """Return the next frame after the head: its opcode and payload."""
+        assert self.head
         while len(self.data) < 2 or len(self.data) < 4 + self.data[1]:
             if len(self.data) >= 2 and len(self.data) >= 2 + self.data[1] and self.data[1] < 126:
                 break
@@ -144,15 +151,40 @@ def test_websockets_that_end(site, connect, folder):
 
 def test_websockets_are_counted_and_told_of_the_end(start, connect, folder):
     env = {"TEST_FOLDER": str(folder)}
-    options = {"max_concurrent_queries": 1, "graceful_shutdown_timeout_s": 0.3}
-    site = start("site_app:Site", is_class=True, env=env, **options)
+    site = start("site_app:Site", is_class=True, env=env, max_concurrent_queries=1)
     first = connect(site, "/tested/chat")
     first.receive()
     refused = connect(site, "/tested/chat")
     assert refused.head.startswith(b"HTTP/1.1 503 ") and b"fngw-at-capacity: 1" in refused.head
     site.terminate()
+    assert site.wait(5) == 0, "it does not take its whole grace"
+    assert first.receive() == (frames.CLOSE, struct.pack(">H", 1012))
+    assert (folder / "left-1012").exists()
+    assert "unfinished" not in site.text()
+
+
+def test_a_drain_waits_for_the_handshake_and_the_end_of_a_websocket(start, connect, folder):
+    site = start("site_app:Site", is_class=True, env={"TEST_FOLDER": str(folder)})
+    socket = connect(site, "/tested/slow")
+    eventually((folder / "begun-handshake").exists, "the handshake is under way")
+    site.terminate()
+    eventually(lambda: site.text().count("requests in flight: 1") > 1, "a turn of the wait is over")
+    (folder / "go").touch()
+    assert socket.head.startswith(b"HTTP/1.1 101 ")
+    assert socket.receive() == (frames.CLOSE, struct.pack(">H", 1012))
     assert site.wait() == 0
-    assert first.receive()[0] == frames.CLOSE
+    assert (folder / "ended").exists()
+
+
+def test_a_websocket_that_outlasts_the_drain_is_cut(start, connect, folder):
+    options = {"graceful_shutdown_wait_loop_s": 60, "graceful_shutdown_timeout_s": 0.3}
+    site = start("site_app:Site", is_class=True, env={"TEST_FOLDER": str(folder)}, **options)
+    socket = connect(site, "/tested/chat")
+    socket.receive()
+    site.terminate()
+    assert socket.receive() == (frames.CLOSE, struct.pack(">H", 1012))
+    assert site.wait() == 0
+    assert "requests unfinished: 1" in site.text()
 
 
 def test_a_websocket_to_a_function_is_refused(start, connect):

@@ -51,12 +51,16 @@ class Configured:
         await self.finish.wait()
 
 
+def no_websockets():
+    """There are none to close."""
+
+
 @pytest.fixture
 async def replica():
     replica = Replica(CONFIG, Path("/"))
     replica.start()
     yield replica
-    await replica.drain()
+    await replica.drain(no_websockets)
     await replica.close()
 
 
@@ -100,7 +104,7 @@ async def test_health_is_checked_once_for_all_that_ask(replica):
 
 async def test_a_draining_replica_is_not_ready_but_serves(replica):
     await replica.settled()
-    assert await replica.drain()
+    assert await replica.drain(no_websockets)
     assert replica.serving
     with pytest.raises(FngwError) as caught:
         await replica.settled()
@@ -110,5 +114,5 @@ async def test_a_draining_replica_is_not_ready_but_serves(replica):
 async def test_a_drain_ends_in_time(replica):
     await replica.settled()
     assert replica.admission.admit()
-    assert not await replica.drain()
+    assert not await replica.drain(no_websockets)
     replica.admission.end(begun=False)

@@ -46,6 +46,17 @@ async def chat(websocket):
             await websocket.send_text(message["text"])
 
 
+async def slow(websocket):
+    folder = pathlib.Path(os.environ["TEST_FOLDER"])
+    (folder / "begun-handshake").touch()
+    while not (folder / "go").exists():  # noqa: ASYNC110  told from another process
+        await asyncio.sleep(0.01)
+    await websocket.accept()
+    await websocket.receive()
+    await asyncio.sleep(0.05)  # saving something, say
+    (folder / "ended").touch()
+
+
 async def refusing(websocket):
     await websocket.close()
 
@@ -87,6 +98,7 @@ app = WithLifespan(
             Route("/stuck", stuck),
             Mount("/sub", routes=[Route("/page", where)]),
             WebSocketRoute("/chat", chat),
+            WebSocketRoute("/slow", slow),
             WebSocketRoute("/refusing", refusing),
             WebSocketRoute("/failing", failing),
         ]
