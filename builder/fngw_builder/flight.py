@@ -1,4 +1,4 @@
-"""One build in Redis: that somebody does it, what it says, how it ended.
+"""One build in Redis: that somebody does it, what it says, how it ended, and that nobody wants it any more.
 
 While a builder works on a key it holds the key's beat, a value that expires soon and is renewed by a thread. So
 two builders never build the same at once, and a dead one is noticed by the missing beat.
@@ -7,6 +7,8 @@ two builders never build the same at once, and a dead one is noticed by the miss
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +17,8 @@ from contextlib import contextmanager
 from redis import Redis
 from redis.exceptions import RedisError
 
-from fngw_state import keys
-from fngw_state.records import BuildResult
+from fngw_state import builds, keys
+from fngw_state.records import BuildProgress, BuildResult
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,10 @@ _RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1
 """
+
+
+class Cancelled(Exception):
+    """Nobody waits for this build any more."""
 
 
 #: Between looks at a beat that somebody else holds.
@@ -63,17 +69,24 @@ class Flight:
 
         The beat of a builder that died is waited for, which takes at most its TTL; that of a living one is
         recognised as such when it is renewed, within a third of that.
+
+        Raises:
+            Cancelled: in the block, at any point of it, when the build is cancelled.
         """
         if not self._take():
             yield False
             return
+        self.connection.delete(keys.BUILD_CANCEL + self.key)  # meant for an earlier one
+        before = signal.signal(signal.SIGUSR1, _cancel)
         thread = threading.Thread(target=self._beat, name=f"beat {self.key}", daemon=True)
         thread.start()
         try:
             yield True
         finally:
             self._landed.set()
+            self._wake()
             thread.join()
+            signal.signal(signal.SIGUSR1, before)
             release(self.connection, self.key, self.token)
 
     def _take(self) -> bool:
@@ -86,13 +99,28 @@ class Flight:
         return True
 
     def _beat(self) -> None:
-        while not self._landed.wait(self.beat_ttl_ms / 3000):
+        while not self._landed.is_set():
             try:
+                if self._cancelled() and not self._landed.is_set():
+                    os.kill(os.getpid(), signal.SIGUSR1)  # handled by the main thread, which builds
+                    return
                 if not self._renew(keys=[keys.BUILD_BEAT + self.key], args=[self.token, self.beat_ttl_ms]):
                     log.warning("build %s: another builder took over; both will come to the same", self.key)
                     return
             except (RedisError, OSError) as error:
                 log.warning("build %s: could not renew the beat (%s); trying again", self.key, error)
+                self._landed.wait(POLL_S)
+
+    def _cancelled(self) -> bool:
+        """Wait until the next beat is due, or for less if the build is cancelled."""
+        return self.connection.blpop([keys.BUILD_CANCEL + self.key], timeout=self.beat_ttl_ms / 3000) is not None
+
+    def _wake(self) -> None:
+        """End the beat's wait for a cancel. Without Redis it does not wait."""
+        try:
+            builds.interrupt(self.connection, self.key)
+        except (RedisError, OSError) as error:
+            log.warning("build %s: %s", self.key, error)
 
     def say(self, line: str) -> None:
         """Add a line to the build's log. A line that cannot be stored fails no build."""
@@ -106,9 +134,20 @@ class Flight:
         except (RedisError, OSError) as error:
             log.warning("build %s: could not log %r (%s)", self.key, line, error)
 
+    def tell(self, progress: BuildProgress) -> None:
+        """Store how far it is. What cannot be stored fails no build."""
+        try:
+            self.connection.set(keys.BUILD_PROGRESS + self.key, progress.to_json(), ex=keys.BUILD_TTL_S)
+        except (RedisError, OSError) as error:
+            log.warning("build %s: could not tell %s (%s)", self.key, progress, error)
+
     def finish(self, result: BuildResult) -> None:
         """Store how it ended, and nudge who waits for it."""
         record(self.connection, result)
+
+
+def _cancel(number: int, frame: object) -> None:
+    raise Cancelled
 
 
 def release(connection: Redis, key: str, token: str) -> None:
@@ -118,7 +157,10 @@ def release(connection: Redis, key: str, token: str) -> None:
 
 def record(connection: Redis, result: BuildResult) -> None:
     """Store how a build ended, and nudge who waits for it."""
+    made = result.artifact
     with connection.pipeline() as pipe:
+        if made and made.ref:
+            pipe.zadd(keys.IMAGES, {image: time.time() for image in (made.ref, made.environment) if image})
         pipe.set(keys.BUILD + result.key, result.to_json(), ex=keys.BUILD_TTL_S)
         pipe.publish(keys.BUILT_CHANNEL, result.key)
         pipe.execute()

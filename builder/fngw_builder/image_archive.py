@@ -1,7 +1,7 @@
-"""An image's configuration, and the archive that adds one layer to an engine that has the others. Pure.
+"""An image's configuration, and the archive that adds layers to an engine that has the others. Pure.
 
 ``docker load`` reads each layer's file only when the engine does not have that layer yet. So an archive may name
-the layers of the base image and hold only the new one: a change of some sources takes kilobytes.
+the layers of the base image and hold only the new ones: a change of some sources takes kilobytes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,16 +46,16 @@ class Image:
         )
 
 
-def configuration(base: Image, diff_id: str, labels: Mapping[str, str]) -> bytes:
-    """Return the configuration of ``base`` with one more layer. Its digest is the image's id, so it holds nothing
+def configuration(base: Image, diff_ids: Sequence[str], labels: Mapping[str, str]) -> bytes:
+    """Return the configuration of ``base`` with more layers. Its digest is the image's id, so it holds nothing
     that differs between two builds of the same: no time, no machine's name.
 
     Args:
         base: the image below.
-        diff_id: the new layer's digest.
+        diff_ids: the new layers' digests, the lowest first.
         labels: added to those of the base.
     """
-    layers = [*base.layers, diff_id]
+    layers = [*base.layers, *diff_ids]
     config: dict[str, Any] = {
         **base.platform,
         "created": EPOCH,
@@ -71,23 +71,25 @@ def image_id(config: bytes) -> str:
     return "sha256:" + hashlib.sha256(config).hexdigest()
 
 
-def archive(config: bytes, layer: Layer, below: int, tag: str) -> Iterator[bytes]:
-    """Yield an image archive that holds one layer and names ``below`` others, absent from it.
+def archive(config: bytes, layers: Sequence[Layer], below: int, tag: str) -> Iterator[bytes]:
+    """Yield an image archive that holds some layers and names ``below`` others, absent from it.
 
     Args:
         config: from ``configuration``.
-        layer: the new layer.
+        layers: the new layers, the lowest first.
         below: how many layers the base has.
         tag: ``"repository:tag"`` to give the image.
     """
     name = image_id(config).partition(":")[2] + ".json"
-    layers = [*(f"absent-{n}/layer.tar" for n in range(below)), "code/layer.tar"]
-    manifest = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": layers}]).encode()
-    yield _header(layers[-1], layer.size)
-    layer.file.seek(0)
-    while chunk := layer.file.read(CHUNK):
-        yield chunk
-    yield _padding(layer.size)
+    absent = [f"absent-{n}/layer.tar" for n in range(below)]
+    present = [f"new-{n}/layer.tar" for n in range(len(layers))]
+    for path, layer in zip(present, layers, strict=True):
+        yield _header(path, layer.size)
+        layer.file.seek(0)
+        while chunk := layer.file.read(CHUNK):
+            yield chunk
+        yield _padding(layer.size)
+    manifest = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": [*absent, *present]}]).encode()
     for path, data in ((name, config), ("manifest.json", manifest)):
         yield _header(path, len(data)) + data + _padding(len(data))
     yield bytes(2 * tarfile.BLOCKSIZE)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -112,12 +112,12 @@ class Images:
         found = [ref for image in self._client.images(repository) for ref in image.get("RepoTags") or ()]
         return [ref.rpartition(":")[2] for ref in found]
 
-    def add(self, base: Image, layer: Layer, tag: str, labels: Mapping[str, str], say: Say) -> Image:
-        """Make the image of ``base`` with one layer more, and return it as the engine has it.
+    def add(self, base: Image, layers: Sequence[Layer], tag: str, labels: Mapping[str, str], say: Say) -> Image:
+        """Make the image of ``base`` with more layers, and return it as the engine has it.
 
         Args:
             base: the image below, present in the engine.
-            layer: the new layer.
+            layers: the new layers, the lowest first.
             tag: ``"repository:tag"`` for the image.
             labels: added to those of the base.
             say: takes lines for the build's log.
@@ -126,23 +126,24 @@ class Images:
             BuildFailed: ``disk_full`` or ``engine_error``.
         """
         try:
-            self.load(base, layer, tag, labels)
+            self.load(base, layers, tag, labels)
         except Refused as refused:
             log.info("the engine takes no partial archive (%s)", refused)
             say("the engine takes no partial archive; committing a container instead")
-            self.commit(base, layer, tag, labels)
+            self.commit(base, layers, tag, labels)
         image = self.find(tag)
         if image is None:
             raise _engine_error(f"it said nothing of an error, but has no {tag}")
         return image
 
-    def load(self, base: Image, layer: Layer, tag: str, labels: Mapping[str, str]) -> None:
-        """Add the layer by an archive that holds nothing else: the fast way, and the same id each time.
+    def load(self, base: Image, layers: Sequence[Layer], tag: str, labels: Mapping[str, str]) -> None:
+        """Add the layers by an archive that holds nothing else: the fast way, and the same id each time.
 
         Raises:
             Refused: the engine wants the other layers, too.
         """
-        parts = archive(configuration(base, layer.diff_id, labels), layer, len(base.layers), tag)
+        config = configuration(base, [layer.diff_id for layer in layers], labels)
+        parts = archive(config, layers, len(base.layers), tag)
         try:
             messages = list(self._client.load_image(parts, quiet=True))
         except APIError as error:
@@ -154,15 +155,16 @@ class Images:
         if errors or self.find(tag) is None:
             raise Refused("; ".join(errors) or "no error, and no image")
 
-    def commit(self, base: Image, layer: Layer, tag: str, labels: Mapping[str, str]) -> None:
-        """Add the layer by unpacking it into a container that is never started. Works with any engine, but the
-        engine writes the time into the image, so that each has an id of its own."""
+    def commit(self, base: Image, layers: Sequence[Layer], tag: str, labels: Mapping[str, str]) -> None:
+        """Add the layers, as one, by unpacking them into a container that is never started. Works with any engine,
+        but the engine writes the time into the image, so that each has an id of its own."""
         client = self._client
         host = client.create_host_config(network_mode="none")
         container = client.create_container(base.id, command=["-"], host_config=host)["Id"]
         try:
-            layer.file.seek(0)
-            client.put_archive(container, "/", layer.file)
+            for layer in layers:
+                layer.file.seek(0)
+                client.put_archive(container, "/", layer.file)
             repository, _, name = tag.rpartition(":")
             changes = [f"LABEL {k}={v}" for k, v in labels.items()]
             changes.append("CMD " + json.dumps(base.config.get("Cmd") or []))

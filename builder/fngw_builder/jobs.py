@@ -117,7 +117,7 @@ def make_image(request: BuildRequest, settings: BuilderSettings, engine: images.
     with tempfile.TemporaryFile(prefix="fngw-layer-") as file:
         layer = code_layer.write(blob, code.target, file)
         say(f"layer {layer.diff_id}: {layer.files} files, {layer.size} bytes")
-        image = engine.add(base, layer, plan.tag, plan.labels, say)
+        image = engine.add(base, [layer], plan.tag, plan.labels, say)
     return Artifact(image=image.id, ref=plan.tag), False
 
 

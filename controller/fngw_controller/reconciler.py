@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from fngw.errors import FngwError
+from fngw_controller.artifacts import Artifacts
 from fngw_controller.engines.base import Engine, Instance
 from fngw_controller.images import Images
 from fngw_controller.lifecycle import Lifecycle
 from fngw_controller.live import failure_of
-from fngw_controller.plan import Plan, World, back_off, plan
+from fngw_controller.plan import Plan, World, plan
 from fngw_controller.replicas import Replicas
 from fngw_controller.routes import Routes
 from fngw_controller.snapshots import Snapshots
 from fngw_state.configs import Configs
 from fngw_state.history import History
 from fngw_state.records import (
-    Artifact,
     DeploymentStatus,
     Desired,
     Failure,
@@ -47,8 +47,6 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.5
 #: A replica's answer to a new configuration is heard of at once; should that be lost, after this.
 ACK_POLL_S = 1.0
-#: A build that fails outside a rollout (an image was pruned, and cannot be built again) is tried again after this.
-REBUILD_S = back_off(6)
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,7 @@ class Reconciler:
         self.finished = False  # nothing desired, nothing left
         self.replicas = Replicas(self, rooms.lifecycle, rooms.routes, rooms.configs, rooms.new_id)
         self._rooms = rooms
-        self._artifacts: dict[int, Artifact] = {}  # by generation
-        self._builds: dict[int, asyncio.Task[None]] = {}
+        self._artifacts = Artifacts(self, rooms.images, rooms.history, rooms.token)
         self._failure: Failure | None = None
         self._desired: Desired | None = None
         self._told: Status | None = None
@@ -97,8 +94,7 @@ class Reconciler:
         """Tell everything again, as Redis has lost it."""
         self._told = None
         self.wake()
-        for generation, artifact in list(self._artifacts.items()):
-            await self._note_artifact(generation, artifact)
+        await self._artifacts.note_all()
 
     def adopt(self, instance: Instance, desired: Desired, seen: Replica | None) -> None:
         """Take over a running replica that an earlier controller started, and last saw as ``seen``."""
@@ -120,8 +116,7 @@ class Reconciler:
                 await self._sleep()
         finally:
             self.replicas.cancel()
-            for task in self._builds.values():
-                task.cancel()
+            self._artifacts.close()
 
     async def _sleep(self) -> None:
         if self.finished:
@@ -164,11 +159,12 @@ class Reconciler:
         self._rooms.snapshots.save(desired)
         if desired.effective:
             self.replicas.follow(desired.effective)
+        await self._artifacts.want_only(_wanted(desired))
         if before and before.target.number != desired.target.number:
             self._failure = None
             if not (before.settled or before.failed):
                 text = f"superseded by revision {desired.target.number}"
-                await self._emit(before.target.number, "superseded", text)
+                await self.emit(before.target.number, "superseded", text)
 
     def _world(self, desired: Desired) -> World:
         revision = desired.effective
@@ -186,10 +182,12 @@ class Reconciler:
         if revision is None or todo.status == DeploymentStatus.HEALTHY:
             self.replicas.forget_retries()
         if revision is not None:
-            if todo.build and revision.generation not in self._builds:
-                self._builds[revision.generation] = asyncio.create_task(self._build(revision))
-            for attempt in todo.start:
-                self.replicas.start(revision, self._artifacts[revision.generation], attempt)
+            if todo.build:
+                self._artifacts.build(revision)
+            artifact = self._artifacts.get(revision.generation)
+            if artifact:
+                for attempt in todo.start:
+                    self.replicas.start(revision, artifact, attempt)
         self._drain(todo.stop, desired)
 
     def _drain(self, replica_ids: Sequence[str], desired: Desired | None) -> None:
@@ -209,7 +207,7 @@ class Reconciler:
             await self._rooms.routes.publish_and_wait()
             await asyncio.to_thread(self._rooms.lifecycle.forget_logs, self.name)
             if await self._rooms.store.remove_desired(desired):
-                await self._emit(desired.target.number, "deleted", f"{self.name} is deleted")
+                await self.emit(desired.target.number, "deleted", f"{self.name} is deleted")
         elif not todo.stop:
             return
         self.wake()  # also after a stop: what follows from it need not wait for the drain, which may take long
@@ -217,18 +215,26 @@ class Reconciler:
     async def _give_up(self, desired: Desired, why: Failure) -> None:
         failed = dataclasses.replace(desired, failure=why)
         if await self._rooms.store.put_desired(desired, failed):
-            await self._emit(desired.target.number, "failed", why.message, problem=why.problem())
+            await self.emit(desired.target.number, "failed", why.message, problem=why.problem())
         self.replicas.forget_retries()
         self._failure = None
 
     async def _settle(self, desired: Desired) -> None:
         await self._rooms.routes.publish_and_wait()
-        settled = dataclasses.replace(desired, stable=desired.target, failure=None)
+        target = self._pinned(desired.target)
+        settled = dataclasses.replace(desired, target=target, stable=target, failure=None)
         if await self._rooms.store.put_desired(desired, settled):
-            await self._record_version(desired.target)
-            await self._emit(desired.target.number, "done", f"{self.name} is healthy")
-        current = desired.target.generation
-        self._artifacts = {g: a for g, a in self._artifacts.items() if g == current}
+            await self._record_version(target)
+            await self.emit(desired.target.number, "done", f"{self.name} is healthy")
+        await self._artifacts.want_only({target.generation})
+
+    def _pinned(self, revision: Revision) -> Revision:
+        """A revision with what its dependencies were solved to: it is built again, or rolled back to, as it is."""
+        artifact = self._artifacts.get(revision.generation)
+        if artifact is None or artifact.lock is None:
+            return revision
+        spec = dataclasses.replace(revision.spec, lock=artifact.lock, upgrade=None)
+        return dataclasses.replace(revision, spec=spec)
 
     async def _missing(self) -> None:
         """Redis does not know this name. A deletion is always seen here first; if it was not, Redis has lost it."""
@@ -328,48 +334,40 @@ class Reconciler:
         """Tell those who follow a deploy what happened to a replica, if Redis is there to take it."""
         text = f"replica {replica_id} {state}" + (f": {why}" if why else "")
         try:
-            await self._emit(number, "replica", text, replica=replica_id, state=state)
+            await self.emit(number, "replica", text, replica=replica_id, state=state)
         except LOST as error:
             log.warning("%s: %s (nobody was told: %s)", self.name, text, error)
 
-    async def _emit(self, number: int, kind: str, message: str, **more: Any) -> None:
+    async def emit(self, number: int, kind: str, message: str, **more: Any) -> None:
+        """Tell those who follow a deploy."""
         await self._rooms.confirm()
         await self._rooms.store.emit(self.name, number, kind, message, **more)
 
+    # -- what it runs from: see Artifacts -----------------------------------------------------------------
+
     def artifact_gone(self, generation: int) -> None:
         """What a generation runs from was removed: to be built again before the next start."""
-        self._artifacts.pop(generation, None)
+        self._artifacts.forget(generation)
 
-    # -- builds -------------------------------------------------------------------------------------------
-
-    async def _build(self, revision: Revision) -> None:
-        async def report(line: str) -> None:
-            await self._emit(revision.number, "build", line)
-
-        try:
-            artifact, reused = await self._rooms.images.ensure(revision.spec, report)
-            await self._note_artifact(revision.generation, artifact)
-            self._artifacts[revision.generation] = artifact
-            if self._failure and self._failure.number == revision.number:
-                self._failure = None
-            await self._emit(revision.number, "image", artifact.image, image=artifact.image, reused=reused)
-        except FngwError as error:
-            log.warning("%s: the build failed: %s", self.name, error.message)
+    def built(self, revision: Revision, error: FngwError | None) -> None:
+        """Take note of how a build ended."""
+        if error:
             self._failure = failure_of(revision.number, error)
-            await asyncio.sleep(0 if self._is_rollout(revision) else REBUILD_S)
-        except LOST as error:
-            log.warning("%s: lost Redis during a build (%s)", self.name, error)
-            await asyncio.sleep(RETRY_S)
-        finally:
-            del self._builds[revision.generation]
-            self.wake()
+        elif self._failure and self._failure.number == revision.number:
+            self._failure = None
 
-    async def _note_artifact(self, generation: int, artifact: Artifact) -> None:
-        await self._rooms.history.add_artifact(self._rooms.token(), (self.name, generation), artifact)
-
-    def _is_rollout(self, revision: Revision) -> bool:
+    def is_rollout(self, revision: Revision) -> bool:
+        """Whether a revision is the one that is being rolled out."""
         desired = self._desired
         return desired is not None and desired.target.number == revision.number and not desired.settled
+
+
+def _wanted(desired: Desired) -> set[int]:
+    """The generations whose replicas may be started from now on."""
+    if desired.deleting:
+        return set()
+    target = None if desired.failed else desired.target
+    return {revision.generation for revision in (target, desired.stable) if revision}
 
 
 def _summary(todo: Plan) -> str:

@@ -48,7 +48,8 @@ class DeploymentSpec:
     """One deployment, completely. Times in seconds, sizes in bytes.
 
     ``route_prefix`` is None when it is not exposed over HTTP. ``python`` is ``"X.Y"``. ``init`` is the digest of
-    the pickled ``(args, kwargs)`` of the constructor, or None when there are none.
+    the pickled ``(args, kwargs)`` of the constructor, or None when there are none. ``lock`` is the digest of what
+    ``conda`` and ``pip`` were solved to, once that is known; ``upgrade`` a word that asks for another solve.
     """
 
     name: str
@@ -68,6 +69,8 @@ class DeploymentSpec:
     gpu_memory: Optional[int] = None
     conda: Optional[Dict[str, Any]] = None
     pip: Optional[Tuple[str, ...]] = None
+    lock: Optional[str] = None
+    upgrade: Optional[str] = None
     env: Dict[str, str] = field(default_factory=dict)
     health_check_period_s: float = 10
     health_check_timeout_s: float = 30

@@ -21,6 +21,7 @@ from redis import Redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
+from fngw.spec import DeploymentSpec
 from fngw_state import keys
 from fngw_state.records import BuildRequest
 
@@ -31,6 +32,25 @@ JOB_TIMEOUT_S = 3600
 #: RQ's own record of a finished job. The result that matters is under ``keys.BUILD``.
 JOB_KEPT_S = 60
 FAILED_JOB_KEPT_S = 24 * 3600
+
+
+def request_for(spec: DeploymentSpec, engine: str) -> BuildRequest:
+    """Return what a deployment is built from.
+
+    Args:
+        spec: the deployment.
+        engine: the name of the engine that is to run it.
+    """
+    return BuildRequest(
+        engine="process" if engine == "process" else "docker",
+        python=spec.python,
+        bundle=spec.code.bundle,
+        conda=spec.conda,
+        pip=spec.pip,
+        lock=spec.lock,
+        upgrade=spec.upgrade,
+        deployment=spec.name,
+    )
 
 
 def canonical(request: BuildRequest, **more: Any) -> bytes:
@@ -73,7 +93,8 @@ def enqueue(connection: Redis, request: BuildRequest, attempt: str | None = None
         attempt: what tells this try from earlier ones of the same build; by default a random word.
     """
     key = request_key(request)
-    connection.delete(keys.BUILD_LOG + key)  # what an earlier build said is not about this one
+    # What an earlier build said is not about this one.
+    connection.delete(keys.BUILD_LOG + key, keys.BUILD_PROGRESS + key)
     queue = Queue(keys.BUILDS_QUEUE, connection=connection, serializer=JSONSerializer)
     queue.enqueue_call(
         func=JOB,
@@ -100,6 +121,23 @@ def under_way(connection: Redis, key: str) -> bool:
     harm: the second job finds the build under way, or done.
     """
     return queued(connection, key) or bool(connection.exists(keys.BUILD_BEAT + key))
+
+
+def cancel(connection: Redis, key: str) -> None:
+    """Stop a build that nobody waits for any more, whether it waits for a builder or is under way."""
+    queue = Queue(keys.BUILDS_QUEUE, connection=connection, serializer=JSONSerializer)
+    for job_id in queue.get_job_ids():
+        if job_id.startswith(f"build-{key}-"):
+            queue.remove(job_id)
+    interrupt(connection, key)
+
+
+def interrupt(connection: Redis, key: str) -> None:
+    """Wake the builder that holds a build's beat; unless it has landed, it stops there."""
+    with connection.pipeline() as pipe:
+        pipe.lpush(keys.BUILD_CANCEL + key, "")
+        pipe.pexpire(keys.BUILD_CANCEL + key, keys.BUILD_BEAT_TTL_MS)
+        pipe.execute()
 
 
 def ensure(connection: Redis, request: BuildRequest) -> bool:

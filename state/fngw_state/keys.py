@@ -36,6 +36,9 @@ EVENTS = PREFIX + "events:"  # + deployment; stream of progress events, capped a
 BUILD = PREFIX + "build:"  # + build key; string: BuildResult as JSON, BUILD_TTL_S
 BUILD_BEAT = PREFIX + "build-beat:"  # + build key; string, BUILD_BEAT_TTL_MS: somebody is building it right now
 BUILD_LOG = PREFIX + "build-log:"  # + build key; list of log lines, BUILD_TTL_S, capped at BUILD_LOG_LINES
+BUILD_PROGRESS = PREFIX + "build-progress:"  # + build key; string: newest BuildProgress as JSON, BUILD_TTL_S
+BUILD_CANCEL = PREFIX + "build-cancel:"  # + build key; list: an element stops what is under way; BUILD_BEAT_TTL_MS
+IMAGES = PREFIX + "images"  # sorted set: images that builders made or found, by the last Unix time that they did
 BUILDS_QUEUE = "builds"  # the RQ queue
 
 # -- live configuration of replicas: each may read and write its own keys only (see configs) ---------------

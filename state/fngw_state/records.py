@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Any, Self
 
 from fngw import errors
@@ -27,8 +28,14 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        known = {f.name for f in dataclasses.fields(cls)}
+        known = _names(cls)
         return cls(**{k: v for k, v in data.items() if k in known})
+
+
+@cache
+def _names(cls: type[Record]) -> frozenset[str]:
+    """The names of a record's members: kept, because a routing table may have 20,000 records."""
+    return frozenset(f.name for f in dataclasses.fields(cls))
 
 
 # -- desired ----------------------------------------------------------------------------------------------
@@ -265,13 +272,21 @@ class RoutingTable(Record):
 
 @dataclass(frozen=True)
 class BuildRequest(Record):
-    """What an image (or a local environment) is made of. Two equal requests give the same build key."""
+    """What an image (or a local environment) is made of. Two equal requests give the same build key.
+
+    Args:
+        lock: the digest of the lock to build from; None: that of the newest solve of the same requirements, or else
+            they are solved.
+        upgrade: a word of the caller's: solve anew, once for each word, whatever was solved before.
+    """
 
     engine: str  # "docker" or "process"
     python: str
     bundle: str
     conda: Mapping[str, Any] | None = None
     pip: tuple[str, ...] | None = None
+    lock: str | None = None
+    upgrade: str | None = None
     deployment: str = field(default="", compare=False)  # for log lines only; not part of the key
 
     @classmethod
@@ -285,7 +300,8 @@ class Artifact(Record):
     """What a replica runs from.
 
     Docker engine: ``image`` is the image id, ``ref`` its tag. Process engine: ``python`` is the interpreter's
-    path, ``app_dir`` the unpacked code.
+    path, ``app_dir`` the unpacked code. With dependencies, ``lock`` is the digest of what they were solved to, and
+    ``environment`` the tag of the image below, or the environment's folder.
     """
 
     image: str
@@ -293,6 +309,28 @@ class Artifact(Record):
     lock: str | None = None
     python: str = ""
     app_dir: str = ""
+    environment: str = ""
+
+
+@dataclass(frozen=True)
+class BuildProgress(Record):
+    """How far a build is: ``done`` of ``total``, in ``unit``, of one ``step``; None where that is not known."""
+
+    step: str
+    done: int | None = None
+    total: int | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class BuiltLayer(Record):
+    """One part of what a build made, the lowest first: ``what`` is ``base``, ``environment``, ``runtime`` or
+    ``code``; ``size`` in bytes."""
+
+    what: str
+    digest: str
+    size: int
+    reused: bool
 
 
 @dataclass(frozen=True)
@@ -304,8 +342,11 @@ class BuildResult(Record):
     error: Mapping[str, Any] | None = None
     reused: bool = False
     seconds: float = 0.0
+    layers: tuple[BuiltLayer, ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         artifact = data.get("artifact")
-        return super().from_dict({**data, "artifact": Artifact.from_dict(artifact) if artifact else None})
+        layers = tuple(BuiltLayer.from_dict(layer) for layer in data.get("layers") or ())
+        given = {**data, "artifact": Artifact.from_dict(artifact) if artifact else None, "layers": layers}
+        return super().from_dict(given)

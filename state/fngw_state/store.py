@@ -21,7 +21,7 @@ from redis.retry import Retry
 from fngw.errors import RouteConflict
 from fngw_state import keys
 from fngw_state.cancellable import make_cancellable
-from fngw_state.records import BuildResult, Desired, RoutingTable, Status
+from fngw_state.records import BuildProgress, BuildResult, Desired, RoutingTable, Status
 from fngw_state.writable import Client
 
 #: What a lost or silent Redis raises; or one that takes no writes for now (``writable.WritesRefused``).
@@ -319,9 +319,18 @@ class Store:
 
     # -- builds -------------------------------------------------------------------------------------------
 
-    async def build_result(self, key: str) -> BuildResult | None:
-        text = await self.redis.get(keys.BUILD + key)
-        return BuildResult.from_json(text) if text else None
+    async def build_news(self, key: str, seen: int) -> tuple[BuildResult | None, list[str], BuildProgress | None]:
+        """Return how a build ended, its log from line ``seen`` on, and how far it is, each if there is any."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.get(keys.BUILD + key)  # before the log, so that no line comes after the result
+            pipe.lrange(keys.BUILD_LOG + key, seen, -1)
+            pipe.get(keys.BUILD_PROGRESS + key)
+            result, lines, progress = await pipe.execute()
+        return (
+            BuildResult.from_json(result) if result else None,
+            lines,
+            BuildProgress.from_json(progress) if progress else None,
+        )
 
     async def forget_build(self, key: str) -> None:
         await self.redis.delete(keys.BUILD + key)

@@ -124,7 +124,7 @@ def test_an_engine_that_takes_no_partial_archive(
         layer = code_layer.write(bundle, "/srv/fngw/app", io.BytesIO())
         unknown = dataclasses.replace(found, layers=(*found.layers, "sha256:" + secrets.token_hex(32)))
         tag = f"fngw/app:{secrets.token_hex(16)}"
-        image = connected.add(unknown, layer, tag, {"org.fngw.role": "app"}, said.append)
+        image = connected.add(unknown, [layer], tag, {"org.fngw.role": "app"}, said.append)
     assert said == ["the engine takes no partial archive; committing a container instead"]
     assert len(image.layers) == len(found.layers) + 1
     assert image.config["Entrypoint"] == found.config["Entrypoint"]

@@ -23,6 +23,7 @@ from fngw.errors import DeploymentFailed, to_problem
 from fngw.spec import CodeRef, DeploymentSpec
 from fngw_controller.controller import Controller
 from fngw_controller.engines.fake import FakeEngine, FakeWorld
+from fngw_controller.garbage import Collector
 from fngw_controller.leader import Leader
 from fngw_controller.lifecycle import Lifecycle
 from fngw_controller.reconciler import Rooms
@@ -133,6 +134,9 @@ class InstantImages:
         self.asked[spec.version] += 1
         return Artifact(f"sha256:{spec.version}"), True
 
+    async def cancel(self, spec: DeploymentSpec) -> None:
+        """There is never one under way."""
+
 
 class Site:
     """One installation: its Redis, its engine, and the controllers that a test runs on it."""
@@ -165,7 +169,8 @@ class Site:
         """Run a controller; its task is there once it leads."""
         leader = Leader(self.store, f"controller-{next(self._controllers)}")
         await leader.acquire()
-        task = asyncio.create_task(Controller(self.rooms(leader), leader).run())
+        rooms = self.rooms(leader)
+        task = asyncio.create_task(Controller(rooms, leader, Collector(rooms, keep=10)).run())
         self._running.append(task)
         return task
 

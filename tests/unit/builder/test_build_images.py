@@ -41,7 +41,7 @@ LABELS = {"org.fngw.role": "app"}
 
 
 def test_the_configuration_as_a_whole() -> None:
-    assert json.loads(configuration(BASE, "sha256:new", LABELS)) == {
+    assert json.loads(configuration(BASE, ["sha256:new"], LABELS)) == {
         "architecture": "arm64",
         "variant": "v8",
         "os": "linux",
@@ -62,21 +62,21 @@ def test_the_configuration_as_a_whole() -> None:
 def test_the_archive_names_all_layers_and_holds_one(size: int) -> None:
     data = bytes(range(256)) * (size // 256 + 1)
     layer = Layer(io.BytesIO(data[:size]), size, "sha256:new", 1)
-    config = configuration(BASE, layer.diff_id, LABELS)
-    whole = b"".join(archive(config, layer, below=2, tag="fngw/app:k"))
+    config = configuration(BASE, [layer.diff_id], LABELS)
+    whole = b"".join(archive(config, [layer], below=2, tag="fngw/app:k"))
     with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
         held = {name: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
     name = image_id(config).partition(":")[2] + ".json"
     assert held[name] == config
-    assert held["code/layer.tar"] == data[:size]
+    assert held["new-0/layer.tar"] == data[:size]
     assert json.loads(held["manifest.json"]) == [
         {
             "Config": name,
             "RepoTags": ["fngw/app:k"],
-            "Layers": ["absent-0/layer.tar", "absent-1/layer.tar", "code/layer.tar"],
+            "Layers": ["absent-0/layer.tar", "absent-1/layer.tar", "new-0/layer.tar"],
         }
     ]
-    assert set(held) == {name, "code/layer.tar", "manifest.json"}
+    assert set(held) == {name, "new-0/layer.tar", "manifest.json"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""What a build tells while it goes on: lines for its log, and how far each step is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from fngw_state.records import BuildProgress
+
+#: Between two tellings of how far a step is; people read no faster, and each costs a round trip to Redis.
+EVERY_S = 0.2
+
+
+class Report(Protocol):
+    """Takes what a build tells."""
+
+    def say(self, line: str) -> None:
+        """Add a line to the build's log."""
+
+    def progress(self, step: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
+        """Tell how far a step is.
+
+        Args:
+            step: ``solve``, ``download``, ``link``, ``install``, ``compile``, ``layer``, ``load`` or ``push``.
+            done, total: how much of how much, in ``unit``; None when it is not known.
+            unit: ``bytes``, ``files`` or ``packages``.
+        """
+
+
+class Throttled:
+    """A ``Report`` that passes a step's beginning and end on at once, and what is between a few times a second.
+
+    Args:
+        say: takes lines.
+        tell: takes progress.
+        now: seconds from any start, ever growing.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        tell: Callable[[BuildProgress], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.say = say
+        self._tell = tell
+        self._now = now
+        self._step, self._told_at = "", 0.0
+
+    def progress(self, step: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
+        edge = step != self._step or (total is not None and done == total)
+        if edge or self._now() - self._told_at >= EVERY_S:
+            self._step, self._told_at = step, self._now()
+            self._tell(BuildProgress(step, done, total, unit))

@@ -1,0 +1,85 @@
+"""Asking for a build and following it to its end, from a loop.
+
+The request goes to the RQ queue, the answer comes as a record in Redis. A builder that dies in the middle stops
+its beat; then the request is queued again: builds are idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+
+from fngw_state import builds
+from fngw_state.records import BuildProgress, BuildRequest, BuildResult
+from fngw_state.store import Store
+
+log = logging.getLogger(__name__)
+
+#: Between looks at a build: at first, as one of code alone is done in a blink; and later.
+POLL_S, SLOW_POLL_S = 0.02, 0.2
+#: Seconds after which a build is a slow one.
+SLOW_AFTER_S = 2.0
+#: Between looks at whether anybody still works on it.
+LIVENESS_POLL_S = 2.0
+
+
+class Building:
+    """The builds that this process waits for.
+
+    Args:
+        store: where results appear.
+        redis_url: for RQ's own, synchronous client.
+    """
+
+    def __init__(self, store: Store, redis_url: str) -> None:
+        self._store = store
+        self._queue = builds.connect(redis_url)
+        self._followed: Counter[str] = Counter()
+
+    async def follow(self, request: BuildRequest) -> AsyncIterator[str | BuildProgress | BuildResult]:
+        """Ask for a build, unless it is under way; yield its log's lines, how far it is, and last its result.
+
+        The builder is asked even when it has answered before: it alone knows whether the base is still the same.
+        """
+        key = builds.request_key(request)
+        self._followed[key] += 1
+        try:
+            if self._followed[key] == 1:
+                await self._store.forget_build(key)
+            await asyncio.to_thread(builds.ensure, self._queue, request)
+            async for news in self._news(request, key):
+                yield news
+        finally:
+            self._followed[key] -= 1
+
+    async def cancel(self, request: BuildRequest) -> None:
+        """Stop a build that one who follows it wants no more, unless another of this process follows it, too."""
+        key = builds.request_key(request)
+        if self._followed[key] <= 1:
+            await asyncio.to_thread(builds.cancel, self._queue, key)
+
+    async def _news(self, request: BuildRequest, key: str) -> AsyncIterator[str | BuildProgress | BuildResult]:
+        now = asyncio.get_running_loop().time
+        seen, known, began = 0, None, now()
+        looked = began
+        while True:
+            result, lines, progress = await self._store.build_news(key, seen)
+            seen += len(lines)
+            for line in lines:
+                yield line
+            if progress and progress != known:
+                yield (known := progress)
+            if result:
+                yield result
+                return
+            if now() - looked > LIVENESS_POLL_S:
+                looked = now()
+                if await asyncio.to_thread(builds.ensure, self._queue, request):
+                    log.warning("build %s was lost with its builder; queued again", key)
+                    seen = 0  # its log begins anew, too
+            await asyncio.sleep(POLL_S if now() - began < SLOW_AFTER_S else SLOW_POLL_S)
+
+    def close(self) -> None:
+        self._queue.close()
