@@ -58,3 +58,54 @@ def test_the_current_folder_comes_first(project: Path, monkeypatch: pytest.Monke
 def test_what_is_no_path_stays() -> None:
     options = Options(name="x", pip=("numpy",), conda={"dependencies": []})
     assert read_environment(options, None) is options
+
+
+# -- the Python that conda asks for -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["python=3.9", "python =3.9", "python==3.9.1", "python 3.9.*", "python=3.9.1=h1_0", "main::python=3.9",
+     "python~=3.9.1", "python[version='3.9.*']", " python=3.9 "],
+)  # fmt: skip
+def test_condas_python_is_the_replicas(project: Path, spec: str) -> None:
+    read = read_environment(Options(name="x", conda={"dependencies": ["numpy", spec]}), None)
+    assert read.python == "3.9"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["python", "python>=3.9", "python >=3.9,<3.12", "python=3", "python~=3.9", "python 3.9|3.10", "python-dateutil=3.9",
+     "python_abi=3.9", "pythonnet 3.9", "ipython=3.9", 3],
+)  # fmt: skip
+def test_more_than_one_python_leaves_the_default(spec: object) -> None:
+    assert read_environment(Options(name="x", conda={"dependencies": ["numpy", spec]}), None).python is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["dependencies:\n  - python=3.9\n", "dependencies: [numpy, python=3.9]", "dependencies:\n- 'python 3.9.*' # why\n",
+     'dependencies: ["conda-forge::python=3.9", six]', "dependencies:\n  -   python = 3.9\r\n  - six\r\n"],
+)  # fmt: skip
+def test_condas_python_in_a_file(project: Path, text: str) -> None:
+    write(project, {"environment.yml": text})
+    assert read(project, conda="environment.yml").python == "3.9"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["name: python=3.9\ndependencies: [numpy]", "# - python=3.9\n", "dependencies:\n - python-dateutil=3.9\n",
+     "dependencies:\n - python=3.9\n - python=3.10\n", "dependencies:\n - ipython=3.9"],
+)  # fmt: skip
+def test_no_python_in_a_file(project: Path, text: str) -> None:
+    write(project, {"environment.yml": text})
+    assert read(project, conda="environment.yml").python is None
+
+
+def test_two_pythons_are_a_conflict() -> None:
+    options = Options(name="x", python="3.11", conda={"dependencies": ["python=3.9"]})
+    with pytest.raises(fngw.ValidationError, match=r"'3\.11' is given, and conda asks for Python 3\.9") as caught:
+        read_environment(options, None)
+    assert caught.value.code == "python_conflict"
+    same = Options(name="x", python="3.9", conda={"dependencies": ["python=3.9"]})
+    assert read_environment(same, None) is same

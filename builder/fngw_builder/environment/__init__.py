@@ -1,0 +1,6 @@
+"""What a deployment depends on: from requirements to a lock, and from a lock to a folder that Python runs from.
+
+`requirements` reads what the user wrote; `solve` makes a `lock` of it, conda packages by `conda` and the rest by
+`pypi`; the lock is what everything after is made of. `sources` says where packages come from, `target` what they
+run on.
+"""
