@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, Generic, Optional, Tuple, TypeVar, Union
 
 from fngw import endpoint
+from fngw.environments import wanted_python
 from fngw.errors import ValidationError
 from fngw.handles import DeploymentHandle
 from fngw.options import OPTION_NAMES, Options, parse_bytes
-from fngw.environments import wanted_python
 from fngw.sources import Source, StoredSource, caller_python
 
 __all__ = ["Deployment"]
