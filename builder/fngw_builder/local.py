@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,7 @@ def unpack(layout: Layout, digest: str) -> tuple[Path, bool]:
     name = digest.partition(":")[2]
     folder = layout.code / name
     if folder.is_dir():
+        os.utime(folder)  # asked for again: not to be cleared away now
         return folder, True
     bundle = locate(layout, digest)
     layout.code.mkdir(parents=True, exist_ok=True)

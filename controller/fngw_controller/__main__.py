@@ -17,6 +17,7 @@ from fngw.errors import FngwError
 from fngw_controller.controller import Controller
 from fngw_controller.engines import choose, find_host_paths
 from fngw_controller.engines.base import Engine
+from fngw_controller.garbage import Collector
 from fngw_controller.images import Images
 from fngw_controller.leader import Leader
 from fngw_controller.lifecycle import Lifecycle
@@ -99,7 +100,7 @@ async def _work(
         confirm=leader.confirm,
         new_id=lambda: secrets.token_hex(4),
     )
-    controller = Controller(rooms, leader)
+    controller = Controller(rooms, leader, Collector(rooms, settings.keep_versions))
     work = asyncio.create_task(_lead(controller, leader, LogServer(engine, layout, store)))
     told = asyncio.create_task(stop.wait())
     await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)

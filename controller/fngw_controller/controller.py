@@ -11,6 +11,7 @@ import logging
 from contextlib import suppress
 
 from fngw_controller.engines.base import EngineError, Instance
+from fngw_controller.garbage import Collector
 from fngw_controller.leader import Leader
 from fngw_controller.lifecycle import stop_grace
 from fngw_controller.reconciler import Reconciler, Rooms
@@ -36,11 +37,13 @@ class Controller:
     Args:
         rooms: what the reconcilers work with.
         leader: this controller's claim to lead.
+        collector: clears away what nothing needs any more.
     """
 
-    def __init__(self, rooms: Rooms, leader: Leader) -> None:
+    def __init__(self, rooms: Rooms, leader: Leader, collector: Collector) -> None:
         self._rooms = rooms
         self._leader = leader
+        self._collector = collector
         self._reconcilers: dict[str, Reconciler] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -63,6 +66,7 @@ class Controller:
             group.create_task(self._follow_acks())
             group.create_task(self._sweep())
             group.create_task(self._mind_redis())
+            group.create_task(self._collector.run())
 
     async def stop_replicas(self) -> None:
         """Take all replicas out of the routes, then drain and stop them. Works with Redis away, too.
@@ -149,6 +153,7 @@ class Controller:
         async for message in watch(self._rooms.store.redis, keys.DESIRED_CHANNEL):
             if message is not None:
                 self._look_after(message[1], group)
+                self._collector.wake()
                 continue
             with suppress(*LOST):  # lost again: the next subscription comes by here
                 await self._heal()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from fngw.options import parse_bytes
 from fngw_state.settings import SharedSettings
 
 
@@ -18,6 +19,12 @@ class ControllerSettings(SharedSettings):
         description="What runs replicas; auto: Docker where an engine answers, else local processes.",
     )
     debug: bool = Field(default=False, description="Put tracebacks of user code into HTTP answers.")
+    keep_versions: int = Field(
+        default=10,
+        ge=1,
+        description="Versions of each deployment that stay known, with what a rollback needs; older ones are "
+        "cleared away.",
+    )
     stop_replicas_on_exit: bool = Field(
         default=True, description="Drain and stop the replicas when the controller is told to stop."
     )
@@ -27,3 +34,27 @@ class ControllerSettings(SharedSettings):
         "what the engine says of that container's mounts.",
     )
     host_run_dir: Path | None = Field(default=None, description="The run dir as the Docker host sees it, likewise.")
+    memory: str | None = Field(
+        default=None,
+        description='Memory for replicas that ask for some, such as "16GiB". Default: all that the engine\'s host has.',
+    )
+    cpus: float | None = Field(
+        default=None,
+        gt=0,
+        description="CPUs for replicas; `num_cpus` is reserved only where this is set. Default: not accounted.",
+    )
+    gpu_inventory: Path | None = Field(
+        default=None, description="A JSON file that lists the GPUs, in place of looking for them."
+    )
+
+    @field_validator("memory")
+    @classmethod
+    def _check_memory(cls, value: str | None) -> str | None:
+        if value is not None and parse_bytes(value) <= 0:
+            raise ValueError("must be > 0")
+        return value
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What ``memory`` says, in bytes."""
+        return None if self.memory is None else parse_bytes(self.memory)

@@ -22,12 +22,14 @@ class Known:
         desired: what should run.
         versions: a history per deployment, newest first.
         artifacts: what the replicas of each generation were made from.
+        images: those that builders made or found for this installation, with the last time that they did.
     """
 
     since: float
     desired: tuple[Desired, ...] = ()
     versions: tuple[tuple[Version, ...], ...] = ()
     artifacts: Mapping[Generation, Artifact] = field(default_factory=dict)
+    images: Mapping[str, float] = field(default_factory=dict)
 
 
 class History:
@@ -65,14 +67,19 @@ class History:
     async def forget_artifacts(self, token: int, generations: Iterable[Generation]) -> None:
         await self._store.fenced(token, *(["HDEL", keys.ARTIFACTS, _field(g)] for g in generations))
 
+    async def forget_images(self, token: int, images: Iterable[str]) -> None:
+        """Note that images are gone from the engine."""
+        await self._store.fenced(token, *(["ZREM", keys.IMAGES, image] for image in images))
+
     async def known(self) -> Known | None:
         """Return all that may be needed again; None when Redis was emptied, and is not filled again yet."""
         names = await self._redis.hkeys(keys.DESIRED)
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.get(keys.INSTALLED).hgetall(keys.DESIRED).hgetall(keys.ARTIFACTS)
+            pipe.zrange(keys.IMAGES, 0, -1, withscores=True)
             for name in names:  # one that is deployed only now has no history
                 pipe.lrange(keys.VERSIONS + name, 0, -1)
-            since, desired, artifacts, *histories = await pipe.execute()
+            since, desired, artifacts, images, *histories = await pipe.execute()
         if since is None:
             return None
         return Known(
@@ -80,6 +87,7 @@ class History:
             desired=tuple(Desired.from_json(text) for text in desired.values()),
             versions=tuple(tuple(map(Version.from_json, texts)) for texts in histories),
             artifacts={_generation(key): Artifact.from_json(text) for key, text in artifacts.items()},
+            images=dict(images),
         )
 
 

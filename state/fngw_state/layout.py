@@ -6,6 +6,7 @@
     <data>/logs/<part>.log           the parts of `fngw up`
     <data>/logs/replicas/<deployment>/<replica>.log
     <data>/code/<digest>/            unpacked bundles, for local processes
+    <data>/envs/<key>/               what they depend on, likewise
     <data>/redis/                    the embedded Redis' append-only file
     <run>/shared/                    gateway.sock, redis.sock: mounted into every replica, read-only
     <run>/r/<replica>/               replica.json, init.pkl, http.sock: mounted into that replica
@@ -56,6 +57,10 @@ class Layout:
     @property
     def code(self) -> Path:
         return self.data / "code"
+
+    @property
+    def envs(self) -> Path:
+        return self.data / "envs"
 
     @property
     def redis(self) -> Path:

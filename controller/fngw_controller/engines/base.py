@@ -14,7 +14,7 @@ Nothing here assumes one host besides the two directories of a ``ReplicaSpec``. 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -82,6 +82,7 @@ class ReplicaSpec:
         cpus: a weight against other replicas, not a limit.
         memory: limit in bytes, or None.
         gpus: UUIDs of the devices that it may see.
+        gpu_shares: thousandths and MiB of each of them that are its own.
     """
 
     id: str
@@ -97,6 +98,7 @@ class ReplicaSpec:
     cpus: float
     memory: int | None
     gpus: tuple[str, ...] = ()
+    gpu_shares: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def user_env(self) -> dict[str, str]:
@@ -137,11 +139,12 @@ class Exited:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What answers: ``detail`` is one line for people."""
+    """What answers: ``detail`` is one line for people; ``memory`` the bytes that its host has for replicas."""
 
     name: str
     version: str
     detail: str
+    memory: int | None = None
 
     def __str__(self) -> str:
         return self.detail
@@ -221,6 +224,13 @@ class Engine(Protocol):
 
     async def has(self, artifact: Artifact) -> bool:
         """Tell whether a replica could be started from this artifact."""
+        ...
+
+    async def discard(self, image: str) -> bool:
+        """Remove an image, unless a replica of any installation has it; tell whether it is gone.
+
+        Engines without images have none to remove.
+        """
         ...
 
     async def cleanup(self) -> None:

@@ -76,7 +76,7 @@ class DockerEngine:
         with engine_errors():
             version = str((await (await self._docker()).version())["Version"])
         detail = f"Docker {version} on {info['OperatingSystem']}, {info['NCPU']} CPUs; replicas are containers"
-        return EngineInfo(self.name, version, detail)
+        return EngineInfo(self.name, version, detail, memory=info.get("MemTotal") or None)
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -294,6 +294,17 @@ class DockerEngine:
                 if error.status == 404:
                     return False
                 raise
+        return True
+
+    async def discard(self, image: str) -> bool:
+        docker = await self._docker()
+        with engine_errors():
+            try:
+                await docker.images.delete(image)
+            except DockerError as error:
+                if error.status not in (404, 409):  # 409: a container was made from it
+                    raise
+                return bool(error.status == 404)
         return True
 
     # -- the connection ---------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ class FakeWorld:
         self.clock = clock
         self.replicas: dict[tuple[str, str], FakeReplica] = {}  # by installation and id
         self.missing: set[Artifact] = set()  # artifacts that are gone
+        self.discarded: list[str] = []  # images
         self._away = False
         self._refusals: dict[str, list[Exception]] = defaultdict(list)
         self._gates: dict[str, asyncio.Event] = {}
@@ -217,7 +218,14 @@ class FakeEngine:
 
     async def has(self, artifact: Artifact) -> bool:
         self._ask("has")
-        return artifact not in self.world.missing
+        return artifact not in self.world.missing and artifact.ref not in self.world.discarded
+
+    async def discard(self, image: str) -> bool:
+        self._ask("discard", image)
+        if any(image == replica.spec.artifact.ref for replica in self.world.replicas.values()):
+            return False
+        self.world.discarded.append(image)
+        return True
 
     async def cleanup(self) -> None:
         self._ask("cleanup")

@@ -34,6 +34,7 @@ from fngw_controller.engines.base import (
     ReplicaSpec,
     StartFailed,
 )
+from fngw_controller.inventory.host import memory
 from fngw_state.records import Artifact, Record
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,8 @@ class ProcessEngine:
         if sys.platform != "linux":
             raise EngineUnavailable("replicas as local processes need Linux", hint="run with --engine docker")
         detail = "local processes, without isolation: they share this user's files, network and memory"
-        return EngineInfo(self.name, platform.release(), f"{detail} ({self._reason})" if self._reason else detail)
+        detail += f" ({self._reason})" if self._reason else ""
+        return EngineInfo(self.name, platform.release(), detail, memory=memory())
 
     async def close(self) -> None:
         watchers = list(self._watchers.values())
@@ -192,6 +194,9 @@ class ProcessEngine:
 
     async def has(self, artifact: Artifact) -> bool:
         return _missing(artifact) is None
+
+    async def discard(self, image: str) -> bool:
+        return True
 
     async def pause(self, id: str) -> None:
         _local.signal_group(self._living(id).process, signal.SIGSTOP)

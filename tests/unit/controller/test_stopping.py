@@ -42,7 +42,7 @@ class Rooms:
 
 async def test_a_replica_that_cannot_be_stopped_keeps_no_other_running(caplog: pytest.LogCaptureFixture) -> None:
     rooms: Any = Rooms()
-    await Controller(rooms, leader=None).stop_replicas()  # type: ignore[arg-type]
+    await Controller(rooms, leader=None, collector=None).stop_replicas()  # type: ignore[arg-type]
     assert rooms.stopped == [("r2", DEFAULT_GRACE_S), ("r3", DEFAULT_GRACE_S)]
     assert rooms.cleaned
     assert "replica r1 of D was not stopped" in caplog.text
