@@ -37,8 +37,11 @@ class Count:
 
     async def wait(self, seconds: float) -> None:
         """Wait until nothing is counted, or for so long."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._zero.wait(), seconds)
+        zero = asyncio.ensure_future(self._zero.wait())
+        try:  # not wait_for: before Python 3.12 it loses a cancellation that comes with the end (bpo-37658)
+            await asyncio.wait({zero}, timeout=seconds)
+        finally:
+            zero.cancel()
 
 
 class Admission:

@@ -152,11 +152,12 @@ class _Queue:
         """Wait until the batch is full, or the time for that is over."""
         if self._wait and len(self._waiting) < self._size:
             self._full = asyncio.Event()
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes with the event (bpo-37658).
+            timer = self.loop.call_later(self._wait, self._full.set)
             try:
-                await asyncio.wait_for(self._full.wait(), self._wait)
-            except asyncio.TimeoutError:
-                pass  # then with what is there
+                await self._full.wait()
             finally:
+                timer.cancel()
                 self._full = None
 
     def _take(self) -> List[_Call]:

@@ -140,13 +140,15 @@ class _Pool:
         deadline = time.monotonic() + (SOCKET_PATIENCE_S if self._endpoint.socket else 0)
         while True:
             try:
-                return await asyncio.wait_for(connect(self._endpoint), CONNECT_TIMEOUT_S)
-            except asyncio.TimeoutError as error:
-                raise self._unreachable(f"no answer within {CONNECT_TIMEOUT_S:g} s") from error
+                connection = await _within(CONNECT_TIMEOUT_S, connect(self._endpoint))
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise self._unreachable(error.strerror or str(error)) from error
                 await asyncio.sleep(0.05)
+            else:
+                if connection is None:
+                    raise self._unreachable(f"no answer within {CONNECT_TIMEOUT_S:g} s")
+                return connection
 
     def _unreachable(self, why: str) -> Unreachable:
         return Unreachable(f"no gateway answers at {self._endpoint.where}: {why}", hint=START_HINT)
@@ -155,6 +157,33 @@ class _Pool:
         why = str(error) or type(error).__name__
         message = f"lost the connection to {self._endpoint.where} during a call: {why}"
         return Unreachable(message, code="connection_lost", hint=LOST_HINT)
+
+
+async def _within(seconds: float, connecting: Coroutine[Any, Any, Connection]) -> Optional[Connection]:
+    """Return the connection, or None when it takes longer. One that nobody is left to use is closed.
+
+    Not wait_for: before Python 3.12 it loses a cancellation that comes with the result (bpo-37658).
+    """
+    task = asyncio.ensure_future(connecting)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        _give_up(task)
+        raise
+    if done:
+        return task.result()
+    _give_up(task)
+    return None
+
+
+def _give_up(task: asyncio.Future[Connection]) -> None:
+    task.cancel()
+    task.add_done_callback(_close_unused)
+
+
+def _close_unused(task: asyncio.Future[Connection]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
 
 
 # -- one loop per process ---------------------------------------------------------------------------------

@@ -64,6 +64,19 @@ async def test_waiting_for_nothing_in_flight_ends_in_time():
     await admission.admitted.zero()
 
 
+@pytest.mark.parametrize("between", range(4))
+async def test_a_cancellation_that_comes_with_the_end_is_not_lost(between):
+    admission = Admission(1)
+    admission.admit()
+    waiting = asyncio.create_task(admission.admitted.wait(60))
+    await turns()
+    admission.end(begun=False)
+    await turns(between)
+    cancelled = waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled() == cancelled
+
+
 class Client:
     """An ASGI ``receive`` that tells how often it was asked."""
 

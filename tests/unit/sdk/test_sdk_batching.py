@@ -43,6 +43,29 @@ async def test_a_batch_that_does_not_fill_runs_after_the_wait() -> None:
     assert await asyncio.wait_for(same(1), 5) == 1
 
 
+@pytest.mark.parametrize("between", range(4))
+async def test_a_cancellation_that_comes_with_a_full_batch_is_not_lost(between: int) -> None:
+    @fngw.batch(max_batch_size=2, batch_wait_timeout_s=60)
+    async def same(values: list[int]) -> list[int]:
+        await asyncio.sleep(0)
+        return values
+
+    first = asyncio.ensure_future(same(1))
+    before = asyncio.all_tasks()
+    await asyncio.sleep(0)
+    (drain,) = asyncio.all_tasks() - before
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(same(2))
+    await asyncio.sleep(0)  # the batch is full
+    for _ in range(between):
+        await asyncio.sleep(0)
+    cancelled = drain.cancel()
+    await asyncio.wait({drain})
+    assert drain.cancelled() == cancelled
+    for call in (first, second):
+        call.cancel()
+
+
 async def test_batches_run_one_after_the_other() -> None:
     gate, started = asyncio.Event(), asyncio.Event()
     running: list[list[int]] = []
