@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from fngw.bundle import DEFAULT_LIMIT, LIMIT_VARIABLE
 from fngw.endpoint import DEFAULT_URL, TOKEN_VARIABLE, URL_VARIABLE
 from fngw.protocol import GATEWAY_SOCKET_VARIABLE, REPLICA_DIR_VARIABLE
 from fngw_builder.settings import BuilderSettings
@@ -46,11 +45,6 @@ OTHERS = (
         (
             (URL_VARIABLE, f"`{DEFAULT_URL}`", "The gateway."),
             (TOKEN_VARIABLE, "–", "Its token."),
-            (
-                LIMIT_VARIABLE,
-                f"`{DEFAULT_LIMIT}`",
-                "Largest bundle of sources that is packed. The gateway has a limit of its own by the same name.",
-            ),
             ("NO_COLOR", "–", "Any value: no colours."),
         ),
     ),
@@ -112,6 +106,8 @@ def _shown(value: Any) -> str:
         value = int(value)
     elif isinstance(value, int) and value >= 2**30 and value % 2**30 == 0:
         value = f"{value // 2**30}GiB"
+    elif isinstance(value, int) and value >= 2**20 and value % 2**20 == 0:
+        value = f"{value // 2**20}MiB"
     return f"`{value}`"
 
 

@@ -30,7 +30,7 @@ class GatewaySettings(SharedSettings):
         default=8 * 2**30, gt=0, description="Largest request body: bytes, or a size such as '8GiB'."
     )
     max_bundle: Annotated[int, BeforeValidator(_size)] = Field(
-        default=2**30,
+        default=2**29,
         gt=0,
         description="Largest bundle of sources or constructor arguments that a deploy may upload.",
     )

@@ -19,13 +19,10 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 from pathspec import GitIgnoreSpec
 
 from fngw.errors import ValidationError
-from fngw.options import parse_bytes
 from fngw.sources import Blob
 
-__all__ = ["Entry", "bundle_limit", "check_size", "collect", "write_tar"]
+__all__ = ["Entry", "check_size", "collect", "write_tar"]
 
-LIMIT_VARIABLE = "FNGW_MAX_BUNDLE"
-DEFAULT_LIMIT = "256MiB"
 IGNORE_FILES = (".gitignore", ".fngwignore")
 #: Never shipped: of no use in a replica, and often large.
 MARKS = ("pyvenv.cfg", "fngw.lock")  # files that mark a virtual environment, and the data dir of an `fngw up`
@@ -54,15 +51,6 @@ class Entry:
     link: Optional[str] = None
     size: int = 0
     executable: bool = False
-
-
-def bundle_limit(environ: Mapping[str, str]) -> int:
-    """Return the most bytes that a bundle may have."""
-    text = environ.get(LIMIT_VARIABLE) or DEFAULT_LIMIT
-    try:
-        return parse_bytes(text)
-    except ValueError as error:
-        raise ValidationError(f"{LIMIT_VARIABLE}: {error}") from None
 
 
 def collect(root: Path, limit: int, below: str = "") -> Dict[str, Entry]:
@@ -110,7 +98,7 @@ def check_size(entries: Any, limit: int, root: Optional[Path]) -> None:
         f"working_dir: the files of {root} come to {total / MIB:.1f} MiB, more than {limit / MIB:.0f} MiB: {parts}",
         code="bundle_too_large",
         hint=f"list what a replica does not need in {root}/.fngwignore (the syntax of .gitignore), "
-        f"set working_dir, or raise {LIMIT_VARIABLE}",
+        f"set working_dir, or raise FNGW_MAX_BUNDLE of the gateway",
     )
 
 

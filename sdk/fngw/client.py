@@ -99,6 +99,10 @@ class Client:
         """Return what the gateway says of itself."""
         return self._json("GET", "/info")
 
+    def bundle_limit(self) -> int:
+        """Return the size in bytes that a bundle of sources may have."""
+        return int(self.info()["limits"]["bundle"])
+
     def deployments(self) -> list[dict[str, Any]]:
         """Return the status of every deployment."""
         return list(self._json("GET", "/deployments")["deployments"])

@@ -9,7 +9,6 @@ Its neighbours: ``origins`` (where code is), ``pickles`` (by value), ``bundle`` 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import Any
 
 import cloudpickle
 
-from fngw.bundle import Entry, bundle_limit, check_size, collect, write_tar
+from fngw.bundle import Entry, check_size, collect, write_tar
 from fngw.environments import find_path, read_environment
 from fngw.errors import ValidationError
 from fngw.imports import imported_names
@@ -54,8 +53,13 @@ class Packed:
     python: str
 
 
-def pack(target: Callable[..., Any], options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
+def pack(
+    target: Callable[..., Any], options: Options, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int
+) -> Packed:
     """Pack a function or class and its constructor arguments.
+
+    Args:
+        limit: the size in bytes that the bundle may have.
 
     Raises:
         ValidationError: something cannot be pickled or read, the sources are too large (``bundle_too_large``), or
@@ -65,10 +69,9 @@ def pack(target: Callable[..., Any], options: Options, args: tuple[Any, ...], kw
     home = module_file(module)
     folder = home.path.parent if home else None
     root = _root(options, home)
-    python = options.python or caller_python()
-    limit = bundle_limit(os.environ)
 
     options = read_environment(options, folder)
+    python = options.python or caller_python()
     files = collect(root, limit) if root else {}
     reference = _reference(target, module, home, files)
     with _by_value(module, files):

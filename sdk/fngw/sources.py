@@ -143,7 +143,7 @@ class LocalSource(Source):
     def prepare(self, options: Options, args: Tuple[Any, ...], kwargs: Dict[str, Any], client: Client) -> Prepared:
         from fngw.pack import pack
 
-        packed = pack(self._object, options, args, kwargs)
+        packed = pack(self._object, options, args, kwargs, client.bundle_limit())
         code = dataclasses.replace(packed.code, is_class=self.is_class, has_reconfigure=self.has_reconfigure)
         init = packed.init.digest if packed.init else None
         spec = spec_from_options(packed.options, code, init, packed.python)

@@ -42,7 +42,7 @@ async def put_blob(digest: str, request: Request) -> dict[str, str]:
 
 
 def claim(path: Path) -> bool:
-    """Tell whether a blob is there. If so, it counts as new: the controller clears old ones away that nothing needs."""
+    """Tell whether a blob is there. One that is counts as new: the controller clears old, unneeded ones away."""
     try:
         os.utime(path)
     except FileNotFoundError:
@@ -69,7 +69,7 @@ async def _receive(request: Request, draft: Path, settings: GatewaySettings) -> 
                     f"the upload is larger than {settings.max_bundle >> 20} MiB",
                     code="bundle_too_large",
                     status=413,
-                    hint="leave large files out with .fngwignore, or raise FNGW_MAX_BUNDLE",
+                    hint="leave large files out with .fngwignore, or raise FNGW_MAX_BUNDLE of the gateway",
                 )
             hashed.update(chunk)
             file.write(chunk)

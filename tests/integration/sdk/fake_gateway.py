@@ -49,6 +49,7 @@ class FakeGateway:
         self.token = ""
         self.url = ""
         self.socket = ""
+        self.bundle_limit = 2**20
         self.blobs: dict[str, bytes] = {}
         self.specs: dict[str, dict[str, Any]] = {}
         self.prev_versions: list[Any] = []
@@ -64,7 +65,7 @@ class FakeGateway:
     # -- control API --------------------------------------------------------------------------------------
 
     async def info(self, request: Request) -> Response:
-        return JSONResponse({"version": "0", "revision": self.revision})
+        return JSONResponse({"version": "0", "revision": self.revision, "limits": {"bundle": self.bundle_limit}})
 
     async def list(self, request: Request) -> Response:
         return JSONResponse({"deployments": [{"name": n, "status": "HEALTHY"} for n in self.specs]})

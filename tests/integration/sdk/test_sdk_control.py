@@ -245,7 +245,8 @@ def test_something_else_there(gateway: FakeGateway, monkeypatch: pytest.MonkeyPa
 
 def test_the_client(gateway: FakeGateway) -> None:
     with Client() as client:
-        assert client.info() == {"version": "0", "revision": 0}
+        assert client.info()["revision"] == 0
+        assert client.bundle_limit() == gateway.bundle_limit
         with pytest.raises(fngw.DeploymentNotFound):
             client.deployment("x")
         lines = list(client.logs("x", tail=5, follow=True, since="10m"))

@@ -23,7 +23,8 @@ from fngw.options import Options
 given = globals()
 d = given["target"]
 d = getattr(d, "func_or_class", d)
-packed = pack(d, Options(name="x", **given.get("options", {})), given.get("args", ()), given.get("kwargs", {}))
+options = Options(name="x", **given.get("options", {}))
+packed = pack(d, options, given.get("args", ()), given.get("kwargs", {}), limit=2**28)
 out = pathlib.Path(os.environ["OUT"])
 out.mkdir(exist_ok=True)
 (out / "bundle.tar").write_bytes(packed.bundle.file.read())

@@ -205,7 +205,7 @@ OPTIONS = Options(name="x", working_dir=str(Path(__file__).parent))
 
 
 def pack_here(target: Any, options: Options, *args: Any, **kwargs: Any) -> Packed:
-    packed = pack(target, options, args, kwargs)
+    packed = pack(target, options, args, kwargs, limit=2**28)
     packed.bundle.file.close()
     return packed
 
@@ -253,16 +253,15 @@ def test_by_value_needs_the_callers_python() -> None:
     assert pack_here(json.dumps, OPTIONS).python == "%d.%d" % sys.version_info[:2]
 
 
-def test_too_large(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large(project: Path) -> None:
     write(project, {"big/a": "x" * 3000, "big/b": "x" * 3000, "small/a": "x" * 10, "c.txt": "x" * 100})
-    monkeypatch.setenv("FNGW_MAX_BUNDLE", "5KB")
+    options = OPTIONS.replace(working_dir=str(project))
     with pytest.raises(fngw.ValidationError, match=r"big/ 0\.0 MiB, c\.txt .*small/.*") as caught:
-        pack_here(json.dumps, OPTIONS.replace(working_dir=str(project)))
+        pack(json.dumps, options, (), {}, limit=5000)
     assert caught.value.code == "bundle_too_large"
     assert ".fngwignore" in caught.value.hint
     write(project, {".fngwignore": "big/\n"})
-    monkeypatch.setenv("FNGW_MAX_BUNDLE", "1MB")
-    assert pack_here(json.dumps, OPTIONS.replace(working_dir=str(project))).bundle.size < 20_000
+    assert pack_here(json.dumps, options).bundle.size < 20_000
 
 
 def test_missing_working_dir() -> None:
