@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from time import perf_counter
 from typing import Any
 
-from fngw.errors import FngwError
+from fngw.errors import DeploymentNotFound, FngwError
 from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.balancer import Backend, Replica
 from fngw_gateway.proxy.connection import Connection, Lost
@@ -59,6 +59,7 @@ class Exchange:
         "_head",
         "_inbound",
         "_loop",
+        "_lost",
         "_max_body",
         "_method",
         "_over",
@@ -103,6 +104,7 @@ class Exchange:
         self._watch: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[Any] | None = None
         self._reason: Exception | None = None  # why it was interrupted
+        self._lost: FngwError | None = None  # what is told if there is no other replica to try
         self._queued = self._tried = self._started = self._over = False
 
     async def run(self) -> None:
@@ -150,7 +152,10 @@ class Exchange:
     async def _queue(self) -> Replica:
         self._inbound.watch()  # one who leaves the queue must not reach a replica
         self._queued = True
-        replica = await self._backend.wait(self._arrived, again=self._tried, avoid=self._avoid)
+        try:
+            replica = await self._backend.wait(self._arrived, again=self._tried, avoid=self._avoid)
+        except DeploymentNotFound as error:  # of one that was lost, it did exist, and the function may have run
+            raise self._lost or error from None
         self._queued = False
         return replica
 
@@ -218,8 +223,9 @@ class Exchange:
         self._attempts += 1
         intact = self._body is not None or self._upload is None
         log.warning("%s: replica %s lost a request: %s", self._backend.name, replica.id, lost)
+        self._lost = problems.replica_lost(self._backend.name, replica.id, str(lost))
         if lost.answered or not repeatable or not intact or self._attempts >= MAX_ATTEMPTS:
-            raise problems.replica_lost(self._backend.name, replica.id, str(lost))
+            raise self._lost
         self._avoid = replica.id
 
     def _at_capacity(self, replica: Replica) -> bool:

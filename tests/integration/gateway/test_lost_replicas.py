@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from fngw_gateway.proxy import pool
+from fngw_state.records import RoutingTable
 
 from .conftest import Site
 from .wire import Peer, Upstream, echo, eventually
@@ -192,6 +193,24 @@ async def test_a_replica_that_dies_with_requests_under_way(site: Site) -> None:
     site.route(successor)
     statuses = [a.status for a in await asyncio.gather(*asked)]
     assert statuses == [200, 200, 502, 502]
+
+
+async def test_a_request_that_is_lost_as_its_deployment_is_deleted(site: Site) -> None:
+    """There is nothing to try it on; that there is no such deployment would not be the truth."""
+    deleted = asyncio.Event()
+
+    async def script(peer: Peer, upstream: Upstream) -> None:
+        await peer.request()
+        upstream.count += 1
+        await deleted.wait()
+
+    leaving = await site.one(script)
+    asked = [asyncio.create_task(site.ask(m, "/f", body=b"x")) for m in ("PUT", "POST")]
+    await eventually(lambda: leaving.count == 2)
+    site.plane.apply(RoutingTable(site.generation + 1, ()))
+    deleted.set()
+    answers = await asyncio.gather(*asked)
+    assert [(a.status, a.json()["code"]) for a in answers] == [(502, "replica_lost")] * 2
 
 
 async def test_an_upload_whose_replica_left_before_it_asked_goes_elsewhere(site: Site) -> None:
