@@ -70,6 +70,16 @@ async def docker_rig(
 @pytest.fixture(params=["fake", "process", pytest.param("docker", marks=pytest.mark.docker)])
 def rig(request: pytest.FixtureRequest, installation: str, tmp_path: Path) -> Rig:
     """Each kind of engine in turn."""
+    return _rig(request, installation, tmp_path)
+
+
+@pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.docker)])
+def imaging_rig(request: pytest.FixtureRequest, installation: str, tmp_path: Path) -> Rig:
+    """Each kind of engine that has images in turn."""
+    return _rig(request, installation, tmp_path)
+
+
+def _rig(request: pytest.FixtureRequest, installation: str, tmp_path: Path) -> Rig:
     if request.param == "fake":
         return FakeRig(installation, tmp_path)
     found: Rig = request.getfixturevalue(f"{request.param}_rig")

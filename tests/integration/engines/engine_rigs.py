@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import itertools
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,6 +71,9 @@ class Rig(Protocol):
     installation: str
 
     def engine(self, installation: str | None = None) -> Engine: ...
+    @property
+    def engines(self) -> Sequence[Engine]: ...
+    def own_image(self) -> Artifact: ...
     def spec(self, deployment: str = "Greeter", **changes: Any) -> ReplicaSpec: ...
     def broken_spec(self) -> ReplicaSpec: ...
     def order(self, spec: ReplicaSpec, text: str) -> None: ...
@@ -112,6 +116,10 @@ class Base:
             "memory": None,
         }
         return ReplicaSpec(**{**values, **changes})
+
+    def own_image(self) -> Artifact:
+        """An image that replicas run from, and that nobody else has."""
+        raise NotImplementedError("only engines that have images")
 
     def seen_from_inside(self, directory: Path) -> str:
         return str(directory)
@@ -163,6 +171,9 @@ class FakeRig(Base):
         if len(self.engines) == 1:
             self.world.run = run_and_say_hello  # type: ignore[method-assign]
         return engine
+
+    def own_image(self) -> Artifact:
+        return Artifact(image="own", ref="fake/own:1")
 
     def broken_spec(self) -> ReplicaSpec:
         self.world.refuse("Broken", StartFailed("it is broken"))
@@ -232,6 +243,7 @@ class DockerRig(Base):
     def __init__(self, installation: str, folder: Path, client: docker.DockerClient, image: str) -> None:
         super().__init__(installation, folder, Artifact(image=image))
         self.client = client
+        self.own: list[str] = []
 
     def engine(self, installation: str | None = None, url: str | None = None) -> Engine:
         engine = DockerEngine(installation or self.installation, url=url)
@@ -240,6 +252,19 @@ class DockerRig(Base):
 
     def seen_from_inside(self, directory: Path) -> str:
         return protocol.CONTAINER_REPLICA_DIR
+
+    def own_image(self) -> Artifact:
+        tag = f"fngw-test/{self.installation}:{next(ids)}"
+        recipe = f"FROM {self.artifact.image}\nLABEL org.fngw.test={tag}\n"
+        image, _ = self.client.images.build(fileobj=io.BytesIO(recipe.encode()), tag=tag, rm=True)
+        self.own.append(tag)
+        return Artifact(image=str(image.id), ref=tag)
+
+    async def clear(self) -> None:
+        await super().clear()
+        for tag in self.own:
+            with contextlib.suppress(docker.errors.ImageNotFound):
+                self.client.images.remove(tag)
 
     def broken_spec(self) -> ReplicaSpec:
         # A missing program would not do: it is the init that looks for it, in a container that has started.

@@ -292,6 +292,25 @@ async def test_has_tells_whether_the_artifact_is_there(rig: Rig, engine: Engine)
     assert not await engine.has(gone)
 
 
+async def test_an_image_is_discarded_once_no_replica_has_it(imaging_rig: Rig) -> None:
+    engine, artifact = imaging_rig.engine(), imaging_rig.own_image()
+    spec = imaging_rig.spec(artifact=artifact)
+    await imaging_rig.engine(imaging_rig.installation + "b").start(spec)
+    assert not await engine.discard(artifact.ref), "another installation's replica has it"
+    imaging_rig.kill((await imaging_rig.engines[-1].list())[0])
+    assert not await engine.discard(artifact.ref), "a dead one, too"
+    assert await engine.has(artifact)
+
+    await imaging_rig.engines[-1].stop(spec.id, 0)
+    assert await engine.discard(artifact.ref)
+    assert not await engine.has(artifact)
+    assert await engine.discard(artifact.ref), "it may be repeated"
+
+
+async def test_an_engine_without_images_has_none_to_discard(process_rig: Rig) -> None:
+    assert await process_rig.engine().discard("fngw/app:0")
+
+
 async def test_many_start_and_stop_at_once(rig: Rig, engine: Engine) -> None:
     specs = [rig.spec(f"D{n}") for n in range(4)]
     await asyncio.gather(*[engine.start(spec) for spec in specs])
