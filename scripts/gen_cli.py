@@ -35,6 +35,22 @@ result, or the error, is JSON on stdout. What every error code means: [errors](e
 | 5 | the gateway refuses the token |
 | 130 | interrupted by Ctrl-C |
 
+## Which gateway
+
+`--url` and `--token`, else `FNGW_URL` and `FNGW_TOKEN`, else the user's file, else `http://localhost:8000` and no token.
+The file is `$XDG_CONFIG_HOME/fngw/config.toml`, by default `~/.config/fngw/config.toml`:
+
+```toml
+url = "https://gateway.example.com"
+token = "..."
+```
+
+Its token is for its URL: it is not sent to a gateway that a flag or a variable names. Without a `url` in the file, it
+is for every gateway. A token that everybody may read is warned of: `chmod 600` the file. Scripts go by the same file;
+replicas have none.
+
+## States
+
 Statuses of a deployment: `HEALTHY`, `UPDATING`, `UNHEALTHY`, `DELETING`. States of a replica: `STARTING`, `READY`,
 `UNHEALTHY`, `DRAINING`, `FAILED`.
 """

@@ -45,6 +45,11 @@ OTHERS = (
         (
             (URL_VARIABLE, f"`{DEFAULT_URL}`", "The gateway."),
             (TOKEN_VARIABLE, "–", "Its token."),
+            (
+                "XDG_CONFIG_HOME",
+                "`~/.config`",
+                "Where `fngw/config.toml` lies, with the gateway's `url` and `token` for those who set neither.",
+            ),
             ("NO_COLOR", "–", "Any value: no colours."),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Where the gateway is, for this process: what ``connect`` was told, else the environment.
+"""Where the gateway is, for this process: what ``connect`` was told, else the environment, else the user's file.
 
 Standard library only, Python >= 3.7: this module is copied into replica images.
 """
@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Mapping, Optional
 
+from fngw.config_file import ConfigFile, read_config
 from fngw.errors import ValidationError
 from fngw.protocol import GATEWAY_SOCKET_VARIABLE
 
@@ -56,16 +57,22 @@ def current() -> Endpoint:
 def resolve(
     url: Optional[str] = None, token: Optional[str] = None, environ: Optional[Mapping[str, str]] = None
 ) -> Endpoint:
-    """Return the endpoint for ``url`` and ``token``, with the environment filling in what is None.
+    """Return the endpoint for ``url`` and ``token``; the environment, then the user's file fill in what is None.
+
+    The file's token is for the file's URL: with another one chosen, it stays where it is.
 
     Raises:
-        ValidationError: not an ``http://`` or ``https://`` URL.
+        ValidationError: not an ``http://`` or ``https://`` URL, or a file that makes no sense (``config_invalid``).
     """
     environ = os.environ if environ is None else environ
+    given = url or environ.get(URL_VARIABLE) or None
     token = token or environ.get(TOKEN_VARIABLE) or None
-    socket = None if url else environ.get(GATEWAY_SOCKET_VARIABLE) or None
-    chosen = url or environ.get(URL_VARIABLE) or DEFAULT_URL
-    return Endpoint(_checked(chosen, "url" if url else URL_VARIABLE), token, socket)
+    replica = GATEWAY_SOCKET_VARIABLE in environ
+    file = ConfigFile() if replica or (given and token) else read_config(environ)
+    chosen = _checked(given or file.url or DEFAULT_URL, "url" if url else URL_VARIABLE if given else file.path)
+    if not token and (file.url is None or chosen == file.url.rstrip("/")):
+        token = file.token
+    return Endpoint(chosen, token, None if url else environ.get(GATEWAY_SOCKET_VARIABLE) or None)
 
 
 def _checked(url: str, name: str) -> str:

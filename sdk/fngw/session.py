@@ -24,11 +24,12 @@ def connect(url: Optional[str] = None, token: Optional[str] = None) -> None:
     """Use this gateway in this process from now on, once it has answered.
 
     Args:
-        url: its base, such as ``"http://localhost:8000"``; None: ``FNGW_URL``, else that.
-        token: None: ``FNGW_TOKEN``, else none.
+        url: its base, such as ``"http://localhost:8000"``; None: ``FNGW_URL``, else the user's
+            file (``~/.config/fngw/config.toml``), else that.
+        token: None: ``FNGW_TOKEN``, else the file's where the URL is the file's, too, else none.
 
     Raises:
-        ValidationError: not a URL.
+        ValidationError: not a URL, or a file that makes no sense (code ``config_invalid``).
         Unreachable: no gateway answers there.
         Unauthorized: it wants a token, or another one.
 

@@ -46,6 +46,7 @@ Every command takes:
 and those that ask a gateway:
   --url URL     where it is (FNGW_URL; default http://localhost:8000)
   --token TEXT  its token (FNGW_TOKEN)
+What neither says is read from ~/.config/fngw/config.toml: url = "...", token = "...".
 
 Exit codes: 0 done, 1 the operation failed, 2 usage, 3 not found, 4 unreachable, 5 unauthorized
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -35,15 +37,19 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The deployment.")]
 
 
 def use_gateway(url: str | None, token: str | None) -> None:
-    """Use this gateway from now on: what the flags say, else the environment.
+    """Use this gateway from now on: what the flags say, else the environment, else the user's file.
 
     Raises:
-        FngwError: usage: not a URL.
+        FngwError: usage: not a URL, or a file that makes no sense.
     """
-    try:
-        endpoint.choose(endpoint.resolve(url, token))
-    except ValidationError as error:
-        raise usage_error(error.message, error.hint) from None
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            endpoint.choose(endpoint.resolve(url, token))
+        except ValidationError as error:
+            raise usage_error(error.message, error.hint) from None
+    for warning in warned:
+        print(f"Warning: {warning.message}", file=sys.stderr)
 
 
 @contextmanager
