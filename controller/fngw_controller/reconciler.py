@@ -264,8 +264,8 @@ class Reconciler:
         revision = desired.effective
         if not todo.reconfigure or revision is None:
             return
-        serial, spec = await self._rooms.store.next_number(), revision.spec
-        config = LiveConfig(serial, revision.config_number, spec.user_config, spec.max_concurrent_queries)
+        serial = await self._rooms.store.next_number()
+        config = LiveConfig.of(revision, serial)
         self.replicas.told(todo.reconfigure, serial, revision.config_number)
         await self._rooms.configs.send(self._rooms.token(), dict.fromkeys(todo.reconfigure, config))
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import os
 from pathlib import Path
@@ -175,6 +176,8 @@ class Replica:
         if limit != self.admission.limit:
             self.admission.limit = limit
             self._threads.resize(min(limit, MOST_THREADS))
+        grace = {key: config[key] for key in ("graceful_shutdown_wait_loop_s", "graceful_shutdown_timeout_s")}
+        self.config = dataclasses.replace(self.config, **grace)
         wanted = config["user_config"]
         if wanted is not None and wanted != self._user_config:
             try:

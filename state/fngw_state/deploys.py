@@ -8,11 +8,12 @@ from enum import StrEnum
 from typing import Any
 
 from fngw.errors import DeploymentNotFound, ValidationError, VersionConflict
+from fngw.options import LIVE_OPTIONS
 from fngw.spec import DeploymentSpec
-from fngw_state.records import Desired, Failure, Revision, Version
+from fngw_state.records import Desired, Failure, LiveConfig, Revision, Version
 
 #: Live options that the replicas themselves must learn of; the others concern gateways and the controller.
-TOLD = ("user_config", "max_concurrent_queries")
+TOLD = LIVE_OPTIONS & {field.name for field in dataclasses.fields(LiveConfig)}
 
 
 class Outcome(StrEnum):

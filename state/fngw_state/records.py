@@ -47,7 +47,7 @@ class Revision(Record):
 
     ``number`` is this deploy's; ``generation`` the number of the deploy that last needed new replicas (replicas
     carry it, and are replaced when it changes); ``config_number`` that of the last change that running replicas
-    must be told of (``user_config``, ``max_concurrent_queries``).
+    must be told of (the options of a ``LiveConfig``).
     """
 
     number: int
@@ -191,6 +191,21 @@ class LiveConfig(Record):
     number: int
     user_config: Any
     max_concurrent_queries: int
+    graceful_shutdown_wait_loop_s: float
+    graceful_shutdown_timeout_s: float
+
+    @classmethod
+    def of(cls, revision: Revision, serial: int) -> Self:
+        """Return what the replicas of a revision are told."""
+        spec = revision.spec
+        return cls(
+            serial=serial,
+            number=revision.config_number,
+            user_config=spec.user_config,
+            max_concurrent_queries=spec.max_concurrent_queries,
+            graceful_shutdown_wait_loop_s=spec.graceful_shutdown_wait_loop_s,
+            graceful_shutdown_timeout_s=spec.graceful_shutdown_timeout_s,
+        )
 
 
 @dataclass(frozen=True)

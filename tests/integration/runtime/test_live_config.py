@@ -55,6 +55,8 @@ class RedisServer:
             "number": serial,
             "user_config": {"n": serial, "fail": serial == 13},
             "max_concurrent_queries": 1,
+            "graceful_shutdown_wait_loop_s": 0.1,
+            "graceful_shutdown_timeout_s": 10,
         }
         self.client.set(keys.CONFIG + "r1", json.dumps(config))
         if nudge:

@@ -9,9 +9,10 @@ import pytest
 import redis.asyncio as aioredis
 from redis.exceptions import AuthenticationError, ConnectionError, NoPermissionError, ResponseError
 
+from fngw.spec import CodeRef, DeploymentSpec
 from fngw_state import keys
 from fngw_state.configs import Configs, user_of
-from fngw_state.records import Ack, LiveConfig
+from fngw_state.records import Ack, LiveConfig, Revision
 from fngw_state.store import Store
 
 Login = Callable[[str], Awaitable[Any]]
@@ -42,7 +43,9 @@ async def login(store: Store, redis_url: str) -> AsyncIterator[Login]:
 async def test_a_replica_reads_its_configuration_and_answers(store: Store, login: Login):
     configs, token = Configs(store), await store.lead("a")
     replica = await login("r1")
-    config = LiveConfig(serial=5, number=3, user_config={"threshold": 0.5}, max_concurrent_queries=10)
+    spec = DeploymentSpec("f", CodeRef("sha256:a"), python="3.11", user_config={"threshold": 0.5})
+    revision = Revision(number=3, generation=1, config_number=3, spec=spec, deployed_at=0.0)
+    config = LiveConfig.of(revision, serial=5)
     subscription = replica.pubsub()
     await subscription.subscribe(keys.CONFIG + "r1")
     await configs.send(token, {"r1": config})

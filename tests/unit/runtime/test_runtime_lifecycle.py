@@ -69,7 +69,9 @@ def instance(replica):
 
 
 def live(number, config, limit=3):
-    return {"serial": number, "number": number, "user_config": config, "max_concurrent_queries": limit}
+    options = {"user_config": config, "max_concurrent_queries": limit}
+    grace = {"graceful_shutdown_wait_loop_s": 0.2, "graceful_shutdown_timeout_s": 0.3}
+    return {"serial": number, "number": number, **options, **grace}
 
 
 async def test_only_a_changed_user_config_reaches_the_user(replica):
@@ -80,6 +82,17 @@ async def test_only_a_changed_user_config_reaches_the_user(replica):
     assert instance(replica).configs == [{"n": 1}, {"n": 7}, {"n": 1}]
     assert replica.config_number == 6
     assert replica.admission.limit == 3
+
+
+async def test_the_grace_can_change(replica):
+    await replica.settled()
+    assert await replica.apply({**live(6, {"n": 1}), "graceful_shutdown_timeout_s": 0.05}) is None
+    assert replica.admission.admit()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert not await replica.drain(no_websockets)
+    assert loop.time() - began < CONFIG.graceful_shutdown_timeout_s
+    replica.admission.end(begun=False)
 
 
 async def test_a_config_that_is_refused_leaves_the_number(replica):

@@ -43,6 +43,9 @@ def test_same_version_and_configuration_changes_nothing_even_with_new_code():
         ({"request_timeout_s": 3.0}, False),
         ({"user_config": {"a": 1}}, True),
         ({"max_concurrent_queries": 5}, True),
+        ({"graceful_shutdown_timeout_s": 5.0}, True),
+        ({"graceful_shutdown_wait_loop_s": 5.0}, True),
+        ({"health_check_period_s": 5.0}, False),
     ],
 )
 def test_same_version_with_other_live_options_keeps_the_replicas(live: dict[str, Any], told: bool):
