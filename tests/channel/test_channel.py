@@ -29,7 +29,7 @@ from .make import Tree, make_tree
 from .pythons import NoPython, default_xy, find, interpreter, interpreters
 from .serve import FaultyServer
 
-UV = Path(sys.executable).with_name("uv")
+UV = str(Path(sys.executable).with_name("uv"))
 NEEDS = ("starlette", "uvicorn", "cloudpickle", "redis-py", "httptools", "uvloop")
 
 
@@ -112,7 +112,7 @@ async def test_a_wrong_hash_is_refused(channel: FaultyServer, tmp_path: Path) ->
 
 
 def _uv_install(server: FaultyServer, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    options = ["--target", folder, "--index-url", server.index_url, "--no-cache", "--python", sys.executable]
+    options = ["--target", str(folder), "--index-url", server.index_url, "--no-cache", "--python", sys.executable]
     return subprocess.run([UV, "pip", "install", *options, *arguments], capture_output=True, text=True)
 
 

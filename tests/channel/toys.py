@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from .conda import PLACEHOLDER, Archive, File, Package, conda_archive, tar_archive, text
-from .wheels import metadata_of
+from .wheels import metadata_of, wheel_file
 
 _BULK = 2_000_000  # bytes that do not compress: a download long enough to be watched, cut or cancelled
 
@@ -30,6 +30,7 @@ def _library(name: str, version: str, depends: Iterable[str] = (), body: str = "
     files = {
         f"{module}/__init__.py": f"__version__ = {version!r}\n{body}",
         f"{info}/METADATA": metadata_of(name, version),
+        f"{info}/WHEEL": wheel_file("py3-none-any"),
         f"{info}/INSTALLER": "conda\n",
         f"{info}/RECORD": "",
     }

@@ -142,9 +142,7 @@ def make_wheel(
     content = {path: data.encode() for path, data in files.items()}
     content |= {f"{stem}.data/scripts/{path}": data.encode() for path, data in (scripts or {}).items()}
     content[f"{info}/METADATA"] = metadata_of(name, version, requires, python).encode()
-    content[f"{info}/WHEEL"] = (
-        b"Wheel-Version: 1.0\nGenerator: fngw-tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    )
+    content[f"{info}/WHEEL"] = wheel_file("py3-none-any").encode()
     if console_scripts:
         content[f"{info}/entry_points.txt"] = "\n".join(["[console_scripts]", *console_scripts, ""]).encode()
     content[f"{info}/RECORD"] = _record(content, f"{info}/RECORD")
@@ -160,6 +158,11 @@ def metadata_of(name: str, version: str, requires: Sequence[str] = (), python: s
         *(f"Requires-Dist: {r}" for r in requires),
     ]
     return "\n".join([*lines, *([f"Requires-Python: {python}"] if python else []), ""])
+
+
+def wheel_file(tag: str) -> str:
+    """A pure wheel's WHEEL."""
+    return f"Wheel-Version: 1.0\nGenerator: toy\nRoot-Is-Purelib: true\nTag: {tag}\n"
 
 
 def zip_bytes(content: Mapping[str, bytes]) -> bytes:
