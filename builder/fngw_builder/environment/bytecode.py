@@ -1,0 +1,129 @@
+"""Byte-code for an environment, made while it is built: its files are read-only where it runs.
+
+It is made by the environment's own interpreter, never by the builder's, and is marked to be used unchecked: layers
+have no times to compare. Neighbours: `bytecode_script` is what the interpreter runs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Protocol
+
+from fngw.errors import BuildFailed
+from fngw_builder.environment import bytecode_script, disk
+from fngw_builder.report import Report
+
+#: For the interpreter: with any other seed, sets in byte-code would change their order from run to run.
+VARIABLES = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+class Compiler(Protocol):
+    """Runs the script, with the right interpreter in the right place."""
+
+    def compile(self, stage: Path, prefix: str) -> None:
+        """Put byte-code beside every module that lies in ``stage``.
+
+        Args:
+            stage: the environment; nothing in it is byte-code yet.
+            prefix: the absolute path where it will lie.
+
+        Raises:
+            BuildFailed: ``compile_failed`` or ``disk_full``.
+        """
+
+
+class LocalCompiler:
+    """Compiles with an interpreter that runs on this machine.
+
+    Args:
+        python: its path; None: the environment's own ``bin/python``.
+        report: gets the progress of the step ``compile``, in files.
+        jobs: how many processes compile at once; None: as many as there are processors. The result is the same.
+    """
+
+    def __init__(self, python: Path | None, report: Report, jobs: int | None = None) -> None:
+        self._python = python
+        self._report = report
+        self._jobs = jobs or os.cpu_count() or 1
+
+    def compile(self, stage: Path, prefix: str) -> None:
+        interpreter = self._python or stage / "bin" / "python"
+        line = command(str(interpreter), str(stage), prefix, self._jobs)
+        with tempfile.TemporaryFile("w+", errors="replace") as errors:
+            with _running(line, errors) as process:
+                relay(process.stdout, self._report)
+            errors.seek(0)
+            if process.returncode:
+                raise failure(errors.read() or f"{interpreter} ended with the status {process.returncode}")
+
+
+def command(python: str, stage: str, prefix: str, jobs: int) -> list[str]:
+    """Return the command line that compiles; it wants `VARIABLES` as its only environment variables.
+
+    Args:
+        python: the interpreter's path where it runs.
+        stage: the environment's path there.
+        prefix: the environment's final path.
+        jobs: how many processes compile at once.
+    """
+    script = Path(bytecode_script.__file__).read_text("utf-8")
+    # Without site: no package of the environment runs. With -c, no folder of the builder's is on the module path.
+    return [python, "-s", "-S", "-W", "ignore", "-c", script, stage, prefix, str(jobs)]
+
+
+def relay(output: IO[str] | None, report: Report) -> None:
+    """Tell a report what the script prints, until it ends."""
+    for line in output or ():
+        done, _, total = line.strip().partition(" ")
+        if done.isdigit() and total.isdigit():
+            report.progress("compile", int(done), int(total), "files")
+
+
+def failure(output: str) -> BuildFailed:
+    """Return the error for a script that failed with this on its standard error."""
+    if disk.is_full(output):
+        return disk.full(output)
+    return BuildFailed(
+        "the environment's Python could not compile its modules",
+        code="compile_failed",
+        hint="use another build of Python, or check that the builder's machine can run it",
+        detail=output.strip(),
+    )
+
+
+def strip(stage: Path) -> None:
+    """Remove the byte-code that came with packages: it goes by times that are lost, or by other paths."""
+    for folder, folders, files in os.walk(stage):
+        if folder.endswith("/__pycache__"):
+            for name in files:
+                if name.endswith(".pyc"):
+                    Path(folder, name).unlink()
+        folders.sort()
+
+
+@contextmanager
+def _running(line: list[str], errors: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a command that does not outlive the block, however that is left."""
+    try:
+        process = subprocess.Popen(
+            line,
+            env=VARIABLES,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    except OSError as error:
+        raise failure(f"{line[0]}: {error.strerror}") from error
+    with process:
+        try:
+            yield process
+        except BaseException:
+            process.terminate()  # it ends those that it started
+            raise

@@ -1,0 +1,148 @@
+"""Compile the modules of an environment: the same bytes for the same sources, wherever, whenever, however parallel.
+
+    PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 python -s -S -W ignore -c SCRIPT STAGE PREFIX JOBS
+
+It is run by the interpreter that will load the modules: standard library only, Python >= 3.7. What marshal writes
+depends on what else the interpreter holds: a string that somebody else refers to, too, is written otherwise
+(python/cpython#78274). So nothing is compiled here: each folder is compiled by a child, forked from this process,
+which loads nothing more and does the same each time. Files are known by their final paths. And constant sets
+are written in the order of their members' hashes, which are addresses for None and Ellipsis (until Python 3.11,
+which sorts them; bpo-37596): until then, such sets are made when they are needed.
+
+Each line of output is a number of files done, and their total. A file that cannot be compiled is left out, as pip
+does: templates and Python 2's leftovers are not meant to be. It ends with 1 when a file cannot be written.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.machinery
+import importlib.util
+import os
+import py_compile
+import signal
+import sys
+from types import CodeType
+from typing import Any, Dict, List, Tuple
+
+Unit = Tuple[str, List[str]]
+UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
+
+
+def main(stage: str, prefix: str, jobs: int) -> None:
+    """Compile what lies in the library folders under ``stage``, with ``jobs`` processes."""
+    waiting = sorted(folders(stage), key=weight)  # popped from its end: the largest first, so that none is late
+    total, done = sum(len(names) for _, names in waiting), 0
+    running: Dict[int, int] = {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                folder, names = waiting.pop()
+                running[start(folder, names, prefix + folder[len(stage) :])] = len(names)
+            done += finished(running)
+            print(done, total, flush=True)
+    finally:
+        for child in running:
+            os.kill(child, signal.SIGKILL)
+
+
+def folders(stage: str) -> List[Unit]:
+    """List the folders with modules: ``[(path, [names, sorted])]``."""
+    found = []
+    library = os.path.join(stage, "lib")
+    for version in os.listdir(library):
+        root = os.path.join(library, version)
+        if version.startswith("python") and not os.path.islink(root):
+            for folder, _, files in os.walk(root):
+                names = sorted(n for n in files if n.endswith(".py") and os.path.isfile(os.path.join(folder, n)))
+                if names:
+                    found.append((folder, names))
+    return found
+
+
+def weight(unit: Unit) -> Tuple[int, str]:
+    """Order folders by the size of their sources in bytes; the name decides between equals."""
+    folder, names = unit
+    return sum(os.lstat(os.path.join(folder, name)).st_size for name in names), folder
+
+
+def start(folder: str, names: List[str], final: str) -> int:
+    """Compile one folder in a child, and return its process id."""
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for name in names:
+            if os.getppid() != parent:
+                break  # it was killed: nobody waits for this
+            compile_one(os.path.join(folder, name), os.path.join(final, name))
+        else:
+            status = 0
+    except OSError as error:
+        print(error, file=sys.stderr, flush=True)
+    finally:
+        os._exit(status)
+
+
+def compile_one(source: str, final: str) -> None:
+    """Write the byte-code of one file."""
+    try:
+        target = importlib.util.cache_from_source(source)
+        py_compile.compile(source, target, final, doraise=True, invalidation_mode=UNCHECKED)
+    except py_compile.PyCompileError:
+        pass  # Python says why, should anybody import it
+
+
+def finished(running: Dict[int, int]) -> int:
+    """Wait for a child, and return how many files it was given."""
+    child, status = os.wait()
+    count = running.pop(child)
+    if status:
+        raise SystemExit("a compiling process ended with the status %d" % status)
+    return count
+
+
+class SteadyLoader(importlib.machinery.SourceFileLoader):
+    """Compiles, and keeps sets out of the constants where their order is a matter of chance."""
+
+    def source_to_code(  # type: ignore[override]  # typeshed knows of no `_optimize`
+        self, data: Any, path: Any, *, _optimize: int = -1
+    ) -> Any:
+        code = super().source_to_code(data, path, _optimize=_optimize)
+        if is_steady(code):
+            return code
+        return compile(MadeLate().visit(ast.parse(data)), path, "exec", dont_inherit=True, optimize=_optimize)
+
+
+class MadeLate(ast.NodeTransformer):
+    """Writes `{1, *()}` for `{1}`, which means the same and is no constant."""
+
+    def visit_Set(self, node: ast.Set) -> ast.Set:
+        self.generic_visit(node)
+        nothing = ast.Starred(value=ast.Tuple(elts=[], ctx=ast.Load()), ctx=ast.Load())
+        node.elts.append(ast.fix_missing_locations(ast.copy_location(nothing, node)))
+        return node
+
+
+def is_steady(value: Any) -> bool:
+    """Whether a constant, or a code object's constants, are written in the same order by every process."""
+    if isinstance(value, CodeType):
+        return all(map(is_steady, value.co_consts))
+    return not (isinstance(value, frozenset) and holds_address_hash(value))
+
+
+def holds_address_hash(value: Any) -> bool:
+    """Whether the hash of a constant, or of a member of it, is an address."""
+    if isinstance(value, (tuple, frozenset)):
+        return any(map(holds_address_hash, value))
+    return value is None or value is ...
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 11):
+        importlib.machinery.SourceFileLoader = SteadyLoader  # py_compile looks it up there
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
