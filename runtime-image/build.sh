@@ -103,10 +103,12 @@ digest() {
   (cd "$context" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-64)
 }
 
+# Sets what the builder must know of the base's Python to put environments on it: where it lies, and its C library.
 check_base() {
   local found
-  found=$("$docker" run --rm --network none --entrypoint python3 "$base" -c \
-    'import sys; print("%d.%d" % sys.version_info[:2])') || die "$base has no working python3"
+  read -r found interpreter glibc < <("$docker" run --rm --network none --entrypoint python3 "$base" -c \
+    'import os, platform, sys; print("%d.%d" % sys.version_info[:2], os.path.realpath(sys.executable),
+      platform.libc_ver()[1])') || die "$base has no working python3"
   [ "$found" = "$python" ] ||
     die "$base has Python $found, not $python: give a BASE that fits, or run make images PYTHON=$found"
 }
@@ -123,6 +125,7 @@ build() {
   local role=$1
   "$docker" build --network none --target "$role" --build-arg "BASE=$base" \
     --label "org.fngw.python=$python" --label "org.fngw.digest=$digest" \
+    --label "org.fngw.interpreter=$interpreter" --label "org.fngw.glibc=$glibc" \
     -t "fngw/$role:py$python" "$context" >"$context.log" 2>&1 || {
     tail -n 30 "$context.log" >&2
     die "fngw/$role:py$python could not be built: the end of the build's output is above"

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from fngw.errors import BuildFailed
 from fngw_state.layout import Layout
@@ -91,6 +93,29 @@ def members(tar: tarfile.TarFile) -> Iterator[Member]:
             raise _bad(f"{info.name!r} is in it twice")
         kinds[path] = info.isdir()
         yield Member(path, info)
+
+
+def extract(bundle: Path, folder: Path, suffix: str) -> None:
+    """Put the files of a bundle whose names end with ``suffix`` where they belong below ``folder``.
+
+    Raises:
+        BuildFailed: ``bad_bundle``.
+    """
+    with opened(bundle) as tar:
+        for member in members(tar):
+            if member.info.isfile() and member.path.endswith(suffix):
+                path = folder / member.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as file:
+                    shutil.copyfileobj(opened_member(tar, member), file)
+
+
+def opened_member(tar: tarfile.TarFile, member: Member) -> IO[bytes]:
+    """Open the content of a regular file."""
+    content = tar.extractfile(member.info)
+    if content is None:
+        raise _bad(f"{member.path!r} has no content")
+    return content
 
 
 def _inside(info: tarfile.TarInfo) -> str:

@@ -29,6 +29,7 @@ class Image:
     config: Mapping[str, Any]
     layers: tuple[str, ...]
     platform: Mapping[str, str]
+    size: int = 0  # bytes, with all layers
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -43,6 +44,7 @@ class Image:
             config={k: v for k, v in (data.get("Config") or {}).items() if k in KEPT and v},
             layers=tuple(data["RootFS"].get("Layers") or ()),
             platform={k: v for k, v in platform.items() if v},
+            size=data.get("Size", 0),
         )
 
 

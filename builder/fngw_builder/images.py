@@ -7,7 +7,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,13 +18,14 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils import kwargs_from_env
 
 from fngw.errors import BuildFailed
-from fngw_builder.code_layer import Layer
 from fngw_builder.image_archive import Image, archive, configuration
+from fngw_builder.plan import KEY_LABEL, Plan
+from fngw_builder.report import Report
+from fngw_builder.tar_layer import Layer
 
 log = logging.getLogger(__name__)
 
 GONE = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException)
-Say = Callable[[str], None]
 
 
 class Refused(Exception):
@@ -98,82 +99,94 @@ class Images:
     """
 
     def __init__(self, client: Any) -> None:
-        self._client = client
+        self.client = client
 
     def find(self, name: str) -> Image | None:
         """Return the image of a tag or an id, or None."""
         try:
-            return Image.from_inspect(self._client.inspect_image(name))
+            return Image.from_inspect(self.client.inspect_image(name))
         except ImageNotFound:
             return None
 
+    def made(self, plan: Plan) -> Image | None:
+        """Return the image that a plan describes, if it was made before."""
+        image = self.find(plan.tag)
+        return image if image is not None and image.labels.get(KEY_LABEL) == plan.key else None
+
     def tags(self, repository: str) -> list[str]:
         """Return the tags, without the repository, of all its images."""
-        found = [ref for image in self._client.images(repository) for ref in image.get("RepoTags") or ()]
+        found = [ref for image in self.client.images(repository) for ref in image.get("RepoTags") or ()]
         return [ref.rpartition(":")[2] for ref in found]
 
-    def add(self, base: Image, layers: Sequence[Layer], tag: str, labels: Mapping[str, str], say: Say) -> Image:
+    def add(self, base: Image, layers: Sequence[Layer], plan: Plan, report: Report) -> Image:
         """Make the image of ``base`` with more layers, and return it as the engine has it.
 
         Args:
             base: the image below, present in the engine.
             layers: the new layers, the lowest first.
-            tag: ``"repository:tag"`` for the image.
-            labels: added to those of the base.
-            say: takes lines for the build's log.
+            plan: names the image.
+            report: told of it.
 
         Raises:
             BuildFailed: ``disk_full`` or ``engine_error``.
         """
         try:
-            self.load(base, layers, tag, labels)
+            self.load(base, layers, plan, report)
         except Refused as refused:
             log.info("the engine takes no partial archive (%s)", refused)
-            say("the engine takes no partial archive; committing a container instead")
-            self.commit(base, layers, tag, labels)
-        image = self.find(tag)
+            report.say("the engine takes no partial archive; committing a container instead")
+            self.commit(base, layers, plan)
+        image = self.find(plan.tag)
         if image is None:
-            raise _engine_error(f"it said nothing of an error, but has no {tag}")
+            raise _engine_error(f"it said nothing of an error, but has no {plan.tag}")
         return image
 
-    def load(self, base: Image, layers: Sequence[Layer], tag: str, labels: Mapping[str, str]) -> None:
+    def load(self, base: Image, layers: Sequence[Layer], plan: Plan, report: Report) -> None:
         """Add the layers by an archive that holds nothing else: the fast way, and the same id each time.
 
         Raises:
             Refused: the engine wants the other layers, too.
         """
-        config = configuration(base, [layer.diff_id for layer in layers], labels)
-        parts = archive(config, layers, len(base.layers), tag)
+        config = configuration(base, [layer.diff_id for layer in layers], plan.labels)
+        parts = archive(config, layers, len(base.layers), plan.tag)
         try:
-            messages = list(self._client.load_image(parts, quiet=True))
+            messages = list(self.client.load_image(_sending(parts, layers, report), quiet=True))
         except APIError as error:
             messages = [{"error": str(error.explanation or error)}]
         # An error in the stream comes with the status 200.
         errors = [str(message["error"]) for message in messages if "error" in message]
         if any(map(disk_full, errors)):
             raise no_space("; ".join(errors))
-        if errors or self.find(tag) is None:
+        if errors or self.find(plan.tag) is None:
             raise Refused("; ".join(errors) or "no error, and no image")
 
-    def commit(self, base: Image, layers: Sequence[Layer], tag: str, labels: Mapping[str, str]) -> None:
+    def commit(self, base: Image, layers: Sequence[Layer], plan: Plan) -> None:
         """Add the layers, as one, by unpacking them into a container that is never started. Works with any engine,
         but the engine writes the time into the image, so that each has an id of its own."""
-        client = self._client
+        client = self.client
         host = client.create_host_config(network_mode="none")
         container = client.create_container(base.id, command=["-"], host_config=host)["Id"]
         try:
             for layer in layers:
                 layer.file.seek(0)
                 client.put_archive(container, "/", layer.file)
-            repository, _, name = tag.rpartition(":")
-            changes = [f"LABEL {k}={v}" for k, v in labels.items()]
+            changes = [f"LABEL {k}={v}" for k, v in plan.labels.items()]
             changes.append("CMD " + json.dumps(base.config.get("Cmd") or []))
-            client.commit(container, repository, name, changes=changes)
+            client.commit(container, plan.repository, plan.key, changes=changes)
         finally:
             self._remove_container(container)
 
     def _remove_container(self, container: str) -> None:
         try:
-            self._client.remove_container(container, force=True)
+            self.client.remove_container(container, force=True)
         except NotFound:
             log.debug("container %s was gone already", container)
+
+
+def _sending(parts: Iterable[bytes], layers: Sequence[Layer], report: Report) -> Iterator[bytes]:
+    """Pass an archive on, telling how much of the layers is sent."""
+    total, sent = sum(layer.size for layer in layers), 0
+    for part in parts:
+        yield part
+        sent = min(sent + len(part), total)
+        report.progress("load", sent, total, "bytes")

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import errno
 import logging
-import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 from rq import get_current_job
 from rq.timeouts import JobTimeoutException
 
 from fngw.errors import BuildFailed, FngwError, to_problem
-from fngw_builder import bundle, code_layer, images, local
+from fngw_builder import image_build, images, local
 from fngw_builder import plan as planning
-from fngw_builder.flight import Flight, record, release
+from fngw_builder.flight import Cancelled, Flight, record, release
+from fngw_builder.made import Made
+from fngw_builder.report import Report, Throttled
 from fngw_builder.settings import BuilderSettings
 from fngw_state import builds
-from fngw_state.records import Artifact, BuildRequest, BuildResult
+from fngw_state.records import BuildRequest, BuildResult
 
 log = logging.getLogger(__name__)
-
-Say = Callable[[str], None]
-Outcome = tuple[Artifact, bool]  # and whether it was there already
 
 
 def build(request_json: str) -> None:
@@ -40,26 +37,27 @@ def build(request_json: str) -> None:
     try:
         with flight.alone() as alone:
             if alone:
-                flight.finish(attempt(request, settings, flight.say))
+                flight.finish(attempt(request, settings, Throttled(flight.say, flight.tell)))
             else:
                 log.info("build %s: another builder is at it", flight.key)
     finally:
         connection.close()
 
 
-def attempt(request: BuildRequest, settings: BuilderSettings, say: Say) -> BuildResult:
+def attempt(request: BuildRequest, settings: BuilderSettings, report: Report) -> BuildResult:
     """Return how the build ended; never raises."""
     started, key = time.monotonic(), builds.request_key(request)
     try:
-        artifact, reused = make(request, settings, say)
+        made = make(request, settings, report)
     except Exception as error:
         failure = as_failure(error)
         log.warning("build %s for %s failed: %s", key, request.deployment, failure)
-        say(f"failed: {failure.message}")
+        report.say(f"failed: {failure.message}")
         return BuildResult(key, error=to_problem(failure), seconds=time.monotonic() - started)
     seconds = time.monotonic() - started
-    say(f"{'reused' if reused else 'built'} {artifact.ref or artifact.image} in {seconds:.2f} s")
-    return BuildResult(key, artifact=artifact, reused=reused, seconds=seconds)
+    what = made.artifact.ref or made.artifact.image
+    report.say(f"{'reused' if made.reused else 'built'} {what} in {seconds:.2f} s")
+    return BuildResult(key, made.artifact, reused=made.reused, seconds=seconds, layers=made.layers)
 
 
 def as_failure(error: Exception) -> FngwError:
@@ -68,6 +66,12 @@ def as_failure(error: Exception) -> FngwError:
         return error
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return images.no_space(str(error))
+    if isinstance(error, Cancelled):
+        return BuildFailed(
+            "the build was cancelled: nobody waited for it any more",
+            code="build_cancelled",
+            hint="deploy again; what was downloaded so far is kept",
+        )
     if isinstance(error, JobTimeoutException):
         return BuildFailed(
             f"the build took longer than {builds.JOB_TIMEOUT_S} s and was stopped",
@@ -82,43 +86,17 @@ def as_failure(error: Exception) -> FngwError:
     )
 
 
-def make(request: BuildRequest, settings: BuilderSettings, say: Say) -> Outcome:
+def make(request: BuildRequest, settings: BuilderSettings, report: Report) -> Made:
     """Build for the engine that the request names.
 
     Raises:
-        BuildFailed: see the codes of ``plan``, ``bundle``, ``images`` and ``local``.
+        BuildFailed: see the codes of ``plan``, ``local`` and ``image_build``.
     """
     planning.check(request)
     if request.engine == "process":
-        return local.make(request, settings.layout)
+        return local.make(request, settings, report)
     with images.engine(settings.engine_timeout_s) as engine:
-        return make_image(request, settings, engine, say)
-
-
-def make_image(request: BuildRequest, settings: BuilderSettings, engine: images.Images, say: Say) -> Outcome:
-    """Return the image that answers a request, made of its base and the layers above, or found made.
-
-    Raises:
-        BuildFailed: see the codes of ``plan``, ``bundle`` and ``images``.
-    """
-    name = settings.runtime_image.format(python=request.python)
-    base = engine.find(name)
-    if base is None:
-        present = [tag[2:] for tag in engine.tags(name.rpartition(":")[0]) if tag.startswith("py")]
-        raise planning.base_missing(request.python, name, present)
-    plan = planning.plan(request, name, base.id)
-    image = engine.find(plan.tag)
-    if image is not None and image.labels.get(planning.KEY_LABEL) == plan.key:
-        return Artifact(image=image.id, ref=plan.tag), True
-    for line in str(plan).splitlines():
-        say(line)
-    (code,) = plan.layers
-    blob = bundle.locate(settings.layout, code.bundle)
-    with tempfile.TemporaryFile(prefix="fngw-layer-") as file:
-        layer = code_layer.write(blob, code.target, file)
-        say(f"layer {layer.diff_id}: {layer.files} files, {layer.size} bytes")
-        image = engine.add(base, [layer], plan.tag, plan.labels, say)
-    return Artifact(image=image.id, ref=plan.tag), False
+        return image_build.make(request, settings, engine, report)
 
 
 def killed(job: Any, pid: int, status: int, usage: object) -> None:

@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import IO
 
 from fngw.errors import BuildFailed
+from fngw_builder import host
 from fngw_builder.bundle import Member, locate, members, opened
+from fngw_builder.made import Made
+from fngw_builder.report import Report
+from fngw_builder.settings import BuilderSettings
 from fngw_state.layout import Layout
 from fngw_state.records import Artifact, BuildRequest
 
@@ -24,16 +28,45 @@ IMPORT_TIMEOUT_S = 60
 ABANDONED_AFTER_S = 3600
 
 
-def make(request: BuildRequest, layout: Layout) -> tuple[Artifact, bool]:
-    """Return what a local process runs from, and whether it was there already.
+def make(request: BuildRequest, settings: BuilderSettings, report: Report) -> Made:
+    """Return what a local process runs from.
 
     Raises:
-        BuildFailed: ``python_missing``, ``bundle_missing``, ``bundle_corrupt`` or ``bad_bundle``.
+        BuildFailed: ``python_missing``, ``bundle_missing``, ``bundle_corrupt`` or ``bad_bundle``; and the codes of
+            ``environments``.
     """
-    python = interpreter(request.python)
-    folder, reused = unpack(layout, request.bundle)
     image = "local:" + request.bundle.partition(":")[2][:16]
-    return Artifact(image=image, python=python, app_dir=str(folder)), reused
+    if not request.has_environment:
+        python = interpreter(request.python)
+        code, reused = unpack(settings.layout, request.bundle)
+        return Made(Artifact(image=image, python=python, app_dir=str(code)), reused)
+    from fngw_builder.environments import Environments  # what it imports would double an idle builder's memory
+
+    environments = Environments(request, settings, report)
+    environment = environments.folder("" if environments.brings_python else bare_interpreter(request.python))
+    code, reused = unpack(settings.layout, request.bundle)
+    artifact = Artifact(
+        image=image,
+        lock=environment.lock,
+        python=str(environment.path / "bin" / "python"),
+        app_dir=str(code),
+        environment=str(environment.path),
+    )
+    return Made(artifact, reused and environment.reused)
+
+
+def bare_interpreter(version: str) -> str:
+    """Return the path of a Python to put an environment on: its own packages do not matter.
+
+    Raises:
+        BuildFailed: ``python_missing``.
+    """
+    if version == own_version():
+        return host.interpreter()
+    path = shutil.which(f"python{version}")
+    if path is None:
+        raise _python_missing(version, f"there is no python{version} on the PATH")
+    return os.path.realpath(path)
 
 
 def interpreter(version: str) -> str:

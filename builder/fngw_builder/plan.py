@@ -1,31 +1,57 @@
 """Which layers an image consists of, and under which key it is known. Pure.
 
-An image is base, environment, code, in this order: what changes most comes last, so that a change of the code
-leaves all below it as it is.
+An image is base, environment, the runtime's code, the user's code, in this order: what changes most comes last, so
+that a change leaves all below it as it is. An image with an environment is made in two steps, an image of base and
+environment, and one of that and the code; one without stands on a base that has all that the runtime imports.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fngw import protocol
 from fngw.errors import BuildFailed
-from fngw_state.builds import canonical
 from fngw_state.records import BuildRequest
 
 #: Counts changes of how images are made, so that none made the old way is taken for one made the new way.
-RECIPE = 1
-REPOSITORY = "fngw/app"
+RECIPE = 2
+APP, ENVIRONMENT = "fngw/app", "fngw/env"
 ROLE_LABEL = "org.fngw.role"
 KEY_LABEL = "org.fngw.key"
+#: Of base images: where their Python lies, and the version of their C library.
+INTERPRETER_LABEL = "org.fngw.interpreter"
+GLIBC_LABEL = "org.fngw.glibc"
 ENGINES = ("docker", "process")
 
 
 @dataclass(frozen=True)
-class CodeLayer:
+class EnvironmentPart:
+    """The packages of a lock under ``target``."""
+
+    lock: str
+    target: str = protocol.CONTAINER_ENV_DIR
+
+    def __str__(self) -> str:
+        return f"environment {self.lock} at {self.target}"
+
+
+@dataclass(frozen=True)
+class RuntimePart:
+    """The code that serves a replica; ``digest`` is its layer's."""
+
+    digest: str
+    target: str = protocol.CONTAINER_RUNTIME_DIR
+
+    def __str__(self) -> str:
+        return f"runtime {self.digest} at {self.target}"
+
+
+@dataclass(frozen=True)
+class CodePart:
     """The sources of ``bundle`` under ``target``."""
 
     bundle: str
@@ -35,41 +61,72 @@ class CodeLayer:
         return f"code {self.bundle} at {self.target}"
 
 
-@dataclass(frozen=True)
-class LayerPlan:
-    """One image: ``layers`` in order on top of ``base``, whose id is ``base_id``."""
+Part = EnvironmentPart | RuntimePart | CodePart
 
-    key: str
+
+@dataclass(frozen=True)
+class Plan:
+    """One image: ``parts``, a layer each, in order on top of the image ``base``, whose id is ``base_id``."""
+
+    repository: str
     base: str
     base_id: str
-    layers: tuple[CodeLayer, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def key(self) -> str:
+        """32 hex digits that depend on what the image is made of, and on nothing else."""
+        return hash_of("image", self.base_id, *map(str, self.parts))
 
     @property
     def tag(self) -> str:
-        return f"{REPOSITORY}:{self.key}"
+        return f"{self.repository}:{self.key}"
 
     @property
     def labels(self) -> dict[str, str]:
         """What tells this image from others of the same tag."""
-        return {ROLE_LABEL: "app", KEY_LABEL: self.key}
+        return {ROLE_LABEL: self.repository.rpartition("/")[2], KEY_LABEL: self.key}
 
     def __str__(self) -> str:
-        return "\n".join([f"image {self.tag}", f"base {self.base} {self.base_id}", *map(str, self.layers)])
+        return "\n".join([f"image {self.tag}", f"base {self.base} {self.base_id}", *map(str, self.parts)])
+
+
+def environment(base: str, base_id: str, lock: str) -> Plan:
+    """Return the image of a base and an environment.
+
+    Args:
+        base: the tag of the image below.
+        base_id: its id.
+        lock: the lock's digest.
+    """
+    return Plan(ENVIRONMENT, base, base_id, (EnvironmentPart(lock),))
+
+
+def app(bundle: str, base: str, base_id: str, runtime: str | None = None) -> Plan:
+    """Return the image that a replica runs from.
+
+    Args:
+        bundle: the digest of the user's sources.
+        base: the tag of the image below.
+        base_id: its id.
+        runtime: the digest of the runtime's layer; None: the base has it.
+    """
+    below = () if runtime is None else (RuntimePart(runtime),)
+    return Plan(APP, base, base_id, (*below, CodePart(bundle)))
+
+
+def hash_of(*parts: str | None) -> str:
+    """Return 32 hex digits that name what is made of ``parts`` by the present recipe."""
+    text = json.dumps([RECIPE, *parts], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def check(request: BuildRequest) -> None:
     """Refuse what cannot be built by anyone.
 
     Raises:
-        BuildFailed: ``environments_not_supported``, ``python_invalid``, ``bundle_invalid`` or ``engine_unknown``.
+        BuildFailed: ``python_invalid``, ``bundle_invalid`` or ``engine_unknown``.
     """
-    asked = [name for name in ("conda", "pip") if getattr(request, name)]
-    if asked:
-        raise BuildFailed(
-            f"this fngw builds no environments yet, and the deployment asks for {' and '.join(asked)}",
-            code="environments_not_supported",
-            hint=f"deploy without {' and '.join(asked)}; what the function imports must lie in its working_dir",
-        )
     if not re.fullmatch(r"3\.\d{1,2}", request.python):
         raise BuildFailed(
             f"{request.python!r} is not a Python version",
@@ -90,25 +147,9 @@ def check(request: BuildRequest) -> None:
         )
 
 
-def build_key(request: BuildRequest, base_id: str) -> str:
-    """Return the name of an image: 32 hex digits that depend on the request, the base image and the recipe.
-
-    Args:
-        request: what to build.
-        base_id: the id of the image below.
-    """
-    return hashlib.sha256(canonical(request, base=base_id, recipe=RECIPE)).hexdigest()[:32]
-
-
-def plan(request: BuildRequest, base: str, base_id: str) -> LayerPlan:
-    """Return the image that answers a request.
-
-    Args:
-        request: what to build; ``check`` has passed it.
-        base: the tag of the image below.
-        base_id: its id.
-    """
-    return LayerPlan(build_key(request, base_id), base, base_id, (CodeLayer(request.bundle),))
+def in_order(versions: Iterable[str]) -> list[str]:
+    """Return Python versions, ``"X.Y"``, each once, the oldest first."""
+    return sorted(set(versions), key=lambda version: [int(n) for n in version.split(".")])
 
 
 def base_missing(python: str, image: str, present: Sequence[str]) -> BuildFailed:
@@ -119,7 +160,7 @@ def base_missing(python: str, image: str, present: Sequence[str]) -> BuildFailed
         image: the tag that was looked for.
         present: the versions that have one.
     """
-    others = sorted(set(present) - {python}, key=lambda v: [int(n) for n in v.split(".")])
+    others = [version for version in in_order(present) if version != python]
     instead = f', or deploy with python="{others[-1]}"' if others else ""
     return BuildFailed(
         f"no base image for Python {python}: the engine has no {image}",

@@ -7,6 +7,8 @@
     <data>/logs/replicas/<deployment>/<replica>.log
     <data>/code/<digest>/            unpacked bundles, for local processes
     <data>/envs/<key>/               what they depend on, likewise
+    <data>/locks/                    what dependencies were solved to, by content
+    <data>/cache/                    downloaded packages; may be emptied at any time
     <data>/redis/                    the embedded Redis' append-only file
     <run>/shared/                    gateway.sock, redis.sock: mounted into every replica, read-only
     <run>/r/<replica>/               replica.json, init.pkl, http.sock: mounted into that replica
@@ -61,6 +63,14 @@ class Layout:
     @property
     def envs(self) -> Path:
         return self.data / "envs"
+
+    @property
+    def locks(self) -> Path:
+        return self.data / "locks"
+
+    @property
+    def cache(self) -> Path:
+        return self.data / "cache"
 
     @property
     def redis(self) -> Path:

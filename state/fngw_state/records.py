@@ -28,7 +28,7 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        known = _names(cls)
+        known = _names(cls)  # type: ignore[arg-type]  # a class can be hashed, also one of records that cannot
         return cls(**{k: v for k, v in data.items() if k in known})
 
 
@@ -303,6 +303,11 @@ class BuildRequest(Record):
     lock: str | None = None
     upgrade: str | None = None
     deployment: str = field(default="", compare=False)  # for log lines only; not part of the key
+
+    @property
+    def has_environment(self) -> bool:
+        """Whether it asks for packages."""
+        return self.conda is not None or bool(self.pip)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

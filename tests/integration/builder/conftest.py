@@ -170,6 +170,25 @@ def start_builder(
         print(f"{builder.log.name}:", builder.log.read_text())  # shown when the test failed
 
 
+class Told:
+    """A ``Report`` that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.steps: dict[str, tuple[int | None, int | None, str]] = {}
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def progress(self, step: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
+        self.steps[step] = (done, total, unit)
+
+
+@pytest.fixture
+def report() -> Told:
+    return Told()
+
+
 class Client:
     """Asks for builds as the controller does."""
 

@@ -12,7 +12,7 @@ import pytest
 from docker.errors import ImageNotFound
 
 from fngw.errors import BuildFailed, from_problem
-from fngw_builder import code_layer, images, jobs
+from fngw_builder import code_layer, images, jobs, plan
 from fngw_builder.settings import BuilderSettings
 from fngw_state.records import BuildRequest
 
@@ -51,19 +51,19 @@ def test_the_same_input_is_the_same_image(
 
 
 def test_a_change_of_the_code_is_one_new_layer(
-    settings: BuilderSettings, request_of: Any, base: str, engine: docker.DockerClient
+    settings: BuilderSettings, request_of: Any, base: str, engine: docker.DockerClient, report: Any
 ) -> None:
     below = engine.images.get(base.format(python="3.11")).attrs["RootFS"]["Layers"]
-    made = [jobs.make(request_of(text), settings, print)[0] for text in ("x = 1\n", "x = 2\n")]
+    made = [jobs.make(request_of(text), settings, report).artifact for text in ("x = 1\n", "x = 2\n")]
     layers = [engine.images.get(artifact.image).attrs["RootFS"]["Layers"] for artifact in made]
     assert layers[0][:-1] == layers[1][:-1] == below
     assert layers[0][-1] != layers[1][-1]
 
 
 def test_a_container_runs_as_the_base_says_and_sees_the_code(
-    settings: BuilderSettings, request_of: Any, engine: docker.DockerClient
+    settings: BuilderSettings, request_of: Any, engine: docker.DockerClient, report: Any
 ) -> None:
-    artifact, _ = jobs.make(request_of("print('from main')\n"), settings, print)
+    artifact = jobs.make(request_of("print('from main')\n"), settings, report).artifact
     said = engine.containers.run(
         artifact.image,
         entrypoint=["/opt/fngw/env/bin/python", "-c"],
@@ -78,9 +78,9 @@ def test_a_container_runs_as_the_base_says_and_sees_the_code(
     assert config["Labels"]["org.fngw.python"] == "3.11"
 
 
-def test_a_missing_base_image_names_another(settings: BuilderSettings, request_of: Any) -> None:
+def test_a_missing_base_image_names_another(settings: BuilderSettings, request_of: Any, report: Any) -> None:
     with pytest.raises(BuildFailed) as caught:
-        jobs.make(request_of(python="3.12"), settings, print)
+        jobs.make(request_of(python="3.12"), settings, report)
     assert caught.value.code == "base_image_missing"
     assert caught.value.hint == 'make images PYTHON=3.12, or deploy with python="3.11"'
 
@@ -97,35 +97,33 @@ def test_a_build_asked_for_twice_is_made_once(client: Any, start_builder: Any, r
     builders = [start_builder(FNGW_RUNTIME_IMAGE=base) for _ in range(2)]
     assert client.result(key).artifact
     lines = client.log(key)
-    assert len([line for line in lines if line.startswith("layer ")]) == 1
+    assert len([line for line in lines if line.startswith("image ")]) == 1
     assert all(builder.process.poll() is None for builder in builders)
 
 
 def test_a_tag_that_was_moved_is_not_taken_for_the_image(
-    settings: BuilderSettings, request_of: Any, base: str, engine: docker.DockerClient
+    settings: BuilderSettings, request_of: Any, base: str, engine: docker.DockerClient, report: Any
 ) -> None:
-    artifact, _ = jobs.make(request_of(), settings, print)
+    artifact = jobs.make(request_of(), settings, report).artifact
     engine.images.remove(artifact.image, force=True)
     engine.images.get(base.format(python="3.11")).tag(artifact.ref)
-    anew, reused = jobs.make(request_of(), settings, print)
-    assert not reused
-    assert anew == artifact
+    anew = jobs.make(request_of(), settings, report)
+    assert not anew.reused
+    assert anew.artifact == artifact
 
 
 def test_an_engine_that_takes_no_partial_archive(
-    settings: BuilderSettings, request_of: Any, client: Any, base: str, engine: docker.DockerClient
+    settings: BuilderSettings, request_of: Any, client: Any, base: str, engine: docker.DockerClient, report: Any
 ) -> None:
     """The layers that the archive leaves out are not there: then the engine refuses it as others always do."""
-    said: list[str] = []
     bundle = client.layout.blob(request_of("print('committed')\n").bundle)
     with images.engine(settings.engine_timeout_s) as connected:
         found = connected.find(base.format(python="3.11"))
         assert found is not None
         layer = code_layer.write(bundle, "/srv/fngw/app", io.BytesIO())
         unknown = dataclasses.replace(found, layers=(*found.layers, "sha256:" + secrets.token_hex(32)))
-        tag = f"fngw/app:{secrets.token_hex(16)}"
-        image = connected.add(unknown, [layer], tag, {"org.fngw.role": "app"}, said.append)
-    assert said == ["the engine takes no partial archive; committing a container instead"]
+        image = connected.add(unknown, [layer], plan.app(secrets.token_hex(16), "fngw/runtime", found.id), report)
+    assert report.lines == ["the engine takes no partial archive; committing a container instead"]
     assert len(image.layers) == len(found.layers) + 1
     assert image.config["Entrypoint"] == found.config["Entrypoint"]
     assert image.config["User"] == found.config["User"]

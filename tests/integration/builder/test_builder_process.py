@@ -55,7 +55,7 @@ def test_an_answer_leaves_nothing_under_way(
 @pytest.mark.parametrize(
     ("members", "code"),
     [
-        ({"pip": ("numpy",)}, "environments_not_supported"),
+        ({"pip": ("-e .",)}, "environment_invalid"),
         ({"bundle": "sha256:" + "0" * 64}, "bundle_missing"),
         ({"python": "3.99"}, "python_missing"),
         ({"bundle": "nonsense"}, "bundle_invalid"),

@@ -15,6 +15,8 @@ import pytest
 from fngw.errors import BuildFailed
 from fngw_builder import code_layer, local
 from fngw_builder.bundle import locate
+from fngw_builder.report import Throttled
+from fngw_builder.settings import BuilderSettings
 from fngw_state.layout import Layout
 from fngw_state.records import BuildRequest
 
@@ -164,7 +166,9 @@ def test_what_a_killed_builder_left_is_removed(layout: Layout, bundle: Any) -> N
 
 def test_a_local_artifact(layout: Layout, bundle: Any) -> None:
     digest = bundle(*FILES)
-    artifact, _ = local.make(BuildRequest("process", local.own_version(), digest), layout)
+    settings = BuilderSettings(data_dir=layout.data, run_dir=layout.run)
+    request = BuildRequest("process", local.own_version(), digest)
+    artifact = local.make(request, settings, Throttled(print, print)).artifact
     name = digest.partition(":")[2]
     assert artifact.image == f"local:{name[:16]}"
     assert artifact.app_dir == str(layout.code / name)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fngw.errors import BuildFailed
-from fngw_builder.plan import base_missing, build_key, check, plan
+from fngw_builder.plan import app, base_missing, check, environment
 from fngw_state.builds import request_key
 from fngw_state.records import BuildRequest
 
@@ -31,13 +31,12 @@ def shuffled(value: object) -> object:
 @given(st.dictionaries(st.text(), json_values, max_size=4))
 def test_the_order_of_members_does_not_matter(conda: dict[str, object]) -> None:
     request = dataclasses.replace(REQUEST, conda=conda)
-    other = dataclasses.replace(REQUEST, conda=shuffled(conda))
-    assert request_key(request) == request_key(other)
-    assert build_key(request, "sha256:b") == build_key(other, "sha256:b")
+    assert request_key(request) == request_key(dataclasses.replace(REQUEST, conda=shuffled(conda)))
 
 
 def test_what_is_for_log_lines_only_does_not_matter() -> None:
     assert request_key(REQUEST) == request_key(dataclasses.replace(REQUEST, deployment="Greeter"))
+    assert request_key(REQUEST) == request_key(BuildRequest.from_json(REQUEST.to_json()))
 
 
 @pytest.mark.parametrize(
@@ -48,48 +47,66 @@ def test_what_is_for_log_lines_only_does_not_matter() -> None:
         {"bundle": "sha256:" + "b" * 64},
         {"conda": {"dependencies": []}},
         {"pip": ("numpy",)},
+        {"lock": "sha256:" + "c" * 64},
+        {"upgrade": "now"},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_everything_else_does(change: dict[str, object]) -> None:
-    other = dataclasses.replace(REQUEST, **change)  # type: ignore[arg-type]
-    assert request_key(REQUEST) != request_key(other)
-    assert build_key(REQUEST, "sha256:b") != build_key(other, "sha256:b")
+    assert request_key(REQUEST) != request_key(dataclasses.replace(REQUEST, **change))  # type: ignore[arg-type]
 
 
-def test_a_new_base_image_is_a_new_image_and_the_same_request() -> None:
-    assert build_key(REQUEST, "sha256:b") != build_key(REQUEST, "sha256:c")
-    assert request_key(REQUEST) == request_key(BuildRequest.from_json(REQUEST.to_json()))
+words = st.text(min_size=1)
+
+
+@given(words, words, words, st.none() | words)
+def test_an_image_is_known_by_what_it_is_made_of(bundle: str, base: str, base_id: str, runtime: str | None) -> None:
+    made = app(bundle, base, base_id, runtime)
+    assert made.key == app(bundle, "another name of the same base", base_id, runtime).key
+    others = [app(bundle + "x", base, base_id, runtime), app(bundle, base, base_id + "x", runtime)]
+    others += [app(bundle, base, base_id, (runtime or "") + "x"), environment(base, base_id, bundle)]
+    assert made.key not in {other.key for other in others}
 
 
 def test_keys_never_change_by_accident() -> None:
     """A change here makes every image be built again; raise ``RECIPE`` when that is meant."""
-    assert request_key(REQUEST) == "aacad51ff87cf35bca6ad485df262b1e"
-    assert build_key(REQUEST, "sha256:b") == "7a97b335f1f011bd7ed58a5d45eb6be2"
+    assert request_key(REQUEST) == "896b8fcab067f26c87fd8efa32c31c36"
+    assert app("sha256:a", "fngw/runtime:py3.11", "sha256:b").key == "9fda8218d87e542de7ea460e2c2ce3e2"
 
 
-def test_the_plan_as_text() -> None:
-    assert str(plan(REQUEST, "fngw/runtime:py3.11", "sha256:b")) == "\n".join(
+def test_plans_as_text() -> None:
+    assert str(environment("fngw/base:py3.11", "sha256:b", "sha256:l")) == "\n".join(
         [
-            "image fngw/app:7a97b335f1f011bd7ed58a5d45eb6be2",
+            "image fngw/env:70604601b2037a60cbd46d675521e45f",
+            "base fngw/base:py3.11 sha256:b",
+            "environment sha256:l at /opt/fngw/env",
+        ]
+    )
+    assert str(app("sha256:a", "fngw/env:e", "sha256:e", "sha256:r")) == "\n".join(
+        [
+            "image fngw/app:bc3075a74c5b5bccc9ec9eaa5aba2594",
+            "base fngw/env:e sha256:e",
+            "runtime sha256:r at /opt/fngw/runtime",
+            "code sha256:a at /srv/fngw/app",
+        ]
+    )
+    assert str(app("sha256:a", "fngw/runtime:py3.11", "sha256:b")) == "\n".join(
+        [
+            "image fngw/app:9fda8218d87e542de7ea460e2c2ce3e2",
             "base fngw/runtime:py3.11 sha256:b",
-            f"code sha256:{'a' * 64} at /srv/fngw/app",
+            "code sha256:a at /srv/fngw/app",
         ]
     )
 
 
-def test_the_image_says_what_it_is() -> None:
-    assert plan(REQUEST, "fngw/runtime:py3.11", "sha256:b").labels == {
-        "org.fngw.role": "app",
-        "org.fngw.key": "7a97b335f1f011bd7ed58a5d45eb6be2",
-    }
+def test_an_image_says_what_it_is() -> None:
+    made = environment("fngw/base:py3.11", "sha256:b", "sha256:l")
+    assert made.labels == {"org.fngw.role": "env", "org.fngw.key": made.key}
 
 
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"conda": {"dependencies": ["numpy"]}}, "environments_not_supported"),
-        ({"pip": ("numpy",)}, "environments_not_supported"),
         ({"python": "../../bin/evil"}, "python_invalid"),
         ({"python": "2.7"}, "python_invalid"),
         ({"bundle": "sha256:../../etc"}, "bundle_invalid"),
@@ -101,10 +118,6 @@ def test_what_nobody_can_build_is_refused(change: dict[str, object], code: str) 
         check(dataclasses.replace(REQUEST, **change))  # type: ignore[arg-type]
     assert caught.value.code == code
     assert caught.value.hint
-
-
-def test_asking_for_no_packages_is_not_asking_for_an_environment() -> None:
-    check(dataclasses.replace(REQUEST, conda={}, pip=()))
 
 
 @pytest.mark.parametrize(

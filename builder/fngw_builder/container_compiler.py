@@ -1,0 +1,131 @@
+"""Byte-compiling an environment that has no Python of its own: in a container of the image that it will lie on.
+
+Sources go in and byte-code comes out as tars, so that the engine may be on another machine. The container has no
+network, and nothing of the environment runs in it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from fngw_builder.environment import bytecode
+from fngw_builder.images import translated
+from fngw_builder.report import Report
+
+STAGE = "/tmp/stage"
+ROLE = {"org.fngw.role": "compile"}
+#: A container that a killed builder left; no compilation takes this long.
+ABANDONED_AFTER_S = 3600
+
+
+class ContainerCompiler:
+    """A ``bytecode.Compiler``.
+
+    Args:
+        client: a connected low-level client of the engine.
+        image: the id of the image whose Python compiles.
+        interpreter: that Python's path in the image.
+        report: gets the progress.
+    """
+
+    def __init__(self, client: Any, image: str, interpreter: str, report: Report) -> None:
+        self._client = client
+        self._image = image
+        self._interpreter = interpreter
+        self._report = report
+
+    def compile(self, stage: Path, prefix: str) -> None:
+        """See ``bytecode.Compiler``.
+
+        Raises:
+            BuildFailed: ``compile_failed``; what the engine says.
+        """
+        self._report.progress("compile")
+        with translated(), self._container(prefix) as container:
+            with sources(stage) as tar:
+                self._client.put_archive(container, "/", tar)
+            self._client.start(container)
+            status = self._client.wait(container)["StatusCode"]
+            if status:
+                log = self._client.logs(container, stdout=False, stderr=True, tail=50).decode(errors="replace")
+                raise bytecode.failure(log or f"{self._interpreter} ended with the status {status}")
+            stream, _ = self._client.get_archive(container, STAGE)
+            take(stream, stage)
+
+    @contextmanager
+    def _container(self, prefix: str) -> Iterator[str]:
+        self._remove_abandoned()
+        line = bytecode.command(self._interpreter, STAGE, prefix, os.cpu_count() or 1)
+        container = self._client.create_container(
+            self._image,
+            entrypoint=line[:1],
+            command=line[1:],
+            user="0:0",
+            environment=bytecode.VARIABLES,
+            labels=ROLE,
+            host_config=self._client.create_host_config(network_mode="none"),
+        )["Id"]
+        try:
+            yield container
+        finally:
+            self._client.remove_container(container, force=True, v=True)
+
+    def _remove_abandoned(self) -> None:
+        filters = {"label": [f"{k}={v}" for k, v in ROLE.items()]}
+        for container in self._client.containers(all=True, filters=filters):
+            if time.time() - container["Created"] > ABANDONED_AFTER_S:
+                self._client.remove_container(container["Id"], force=True)
+
+
+@contextmanager
+def sources(stage: Path) -> Iterator[IO[bytes]]:
+    """Open a tar of all that can be compiled."""
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for path in sorted(stage.rglob("*.py")):
+                if path.is_file() and not path.is_symlink():
+                    tar.add(path, f"{STAGE}/{path.relative_to(stage)}", recursive=False)
+        file.seek(0)
+        yield file
+
+
+def take(stream: Iterator[bytes], stage: Path) -> None:
+    """Write the byte-code of an engine's tar stream to where it belongs in ``stage``."""
+    with tarfile.open(fileobj=_Readable(stream), mode="r|") as tar:
+        for member in tar:
+            if member.isfile() and member.name.endswith(".pyc"):
+                content = tar.extractfile(member)
+                assert content is not None  # it is a regular file
+                path = stage / member.name.partition("/")[2]
+                path.parent.mkdir(exist_ok=True)
+                with path.open("wb") as out:
+                    shutil.copyfileobj(content, out)
+
+
+class _Readable(io.RawIOBase):
+    """What `tarfile` wants of a stream, over the chunks that docker-py yields."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while not self._left:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._left = chunk
+        taken, self._left = self._left[:size], self._left[size:]
+        return taken
