@@ -26,7 +26,6 @@ import redis
 
 from fngw_state import keys
 from fngw_state.layout import default_run_dir
-from fngw_state.records import BuildResult
 
 BIN = Path(sys.executable).parent
 DEADLINE_S = 60.0
@@ -111,13 +110,13 @@ class Stack:
         return path.read_text() if path.exists() else ""
 
 
-def start_stack(engine: str, *words: str) -> Stack:
-    """Start an fngw on an empty data directory and a free port."""
+def start_stack(engine: str, *words: str, **variables: str) -> Stack:
+    """Start an fngw on an empty data directory and a free port, with these variables in its environment."""
     data = Path(tempfile.mkdtemp(prefix="fngw-e2e-"))
     # Port 0: the supervisor picks one, and tells it in its lock file.
     where = ("--engine", engine, "--port", "0", "--data-dir", str(data))
     command = [str(BIN / "fngw"), "up", "--detach", *where, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **variables})
     if done.returncode:
         log = data / "logs" / "up.log"
         raise AssertionError(f"fngw up: {done.stdout}{done.stderr}{log.read_text() if log.exists() else ''}")
@@ -141,12 +140,11 @@ def stop_stack(stack: Stack) -> None:
 
 
 def built_images(stack: Stack) -> list[str]:
-    """The images that were built for this stack's deployments: they are kept for the next deploy, not for ever."""
+    """The images that were built for this stack's deployments, and that it has not cleared away by itself."""
     if stack.engine != "docker":
         return []
     with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:
-        results = [BuildResult.from_json(client.get(key)) for key in client.scan_iter(keys.BUILD + "*", count=1000)]
-    return [result.artifact.ref for result in results if result.artifact]
+        return client.zrange(keys.IMAGES, 0, -1)
 
 
 def remove(data: Path) -> None:
@@ -398,12 +396,12 @@ def installation() -> Iterator[Installation]:
 
 
 @pytest.fixture
-def own_stack() -> Callable[[str], contextlib.AbstractContextManager[Stack]]:
-    """A stack that no other test uses, on the engine that is named."""
+def own_stack() -> Callable[..., contextlib.AbstractContextManager[Stack]]:
+    """A stack that no other test uses, on the engine that is named, with these ``FNGW_*`` variables."""
 
     @contextlib.contextmanager
-    def started(engine: str) -> Iterator[Stack]:
-        stack = start_stack(engine)
+    def started(engine: str, **variables: str) -> Iterator[Stack]:
+        stack = start_stack(engine, **variables)
         try:
             yield stack
         finally:
