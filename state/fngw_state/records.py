@@ -28,7 +28,7 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        known = _names(cls)  # type: ignore[arg-type]  # a class can be hashed, also one of records that cannot
+        known = _names(cls)  # type: ignore[arg-type]  # classes can be hashed
         return cls(**{k: v for k, v in data.items() if k in known})
 
 

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from fngw.protocol import ROOT_PATH_HEADER
 from fngw_gateway.proxy import problems
 from fngw_gateway.proxy.pool import Pool
 from fngw_state.records import RoutedDeployment, RoutedReplica
@@ -85,7 +86,10 @@ class Backend:
 
     def __init__(self, deployment: RoutedDeployment, loop: Loop, rng: Callable[[], float] = random.random) -> None:
         self.name = deployment.name
+        self.route_prefix: str | None = None
+        self.root_line = b""  # the header line that tells a replica its root path
         self.request_timeout_s: float | None = None
+        self._deployment: RoutedDeployment | None = None
         self._loop = loop
         self._rng = rng
         self._replicas: dict[str, Replica] = {}
@@ -101,7 +105,12 @@ class Backend:
 
     def update(self, deployment: RoutedDeployment) -> None:
         """Take over what the routing table says now. Replicas that stay keep their counts and connections."""
+        if deployment == self._deployment:
+            return  # nearly all of them, when one of 10,000 changes
+        self._deployment = deployment
         was_reachable = self.reachable
+        self.route_prefix = deployment.route_prefix
+        self.root_line = _root_line(deployment.route_prefix)
         most = deployment.max_concurrent_queries
         self.request_timeout_s = deployment.request_timeout_s
         self._max_queued = deployment.max_queued_requests
@@ -276,6 +285,11 @@ class Backend:
         replica.timer = None
         replica.room = min(replica.most, max(replica.room, replica.in_flight + 1))
         self._dispatch()
+
+
+def _root_line(prefix: str | None) -> bytes:
+    root = "" if prefix in (None, "/") else prefix
+    return f"{ROOT_PATH_HEADER}: {root}\r\n".encode()
 
 
 def _two_choices(replicas: list[Replica], rng: Callable[[], float]) -> Replica | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
@@ -29,14 +28,6 @@ REPLICA_CALL_PREFIX = protocol.REPLICA_CALL_PREFIX.encode()
 _NOT_CALLED_WITH = frozenset({b"authorization"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Mount:
-    """A deployment at its route: ``line`` tells the replica its root path."""
-
-    backend: Backend
-    line: bytes
-
-
 class DataPlane:
     """Forwards requests by the table that it was given last.
 
@@ -53,9 +44,8 @@ class DataPlane:
     def __init__(self, *, max_body: int, token: str | None) -> None:
         self._max_body = max_body
         self._bearer = None if token is None else f"Bearer {token}".encode()
-        self._routes: Routes[_Mount] | None = None
+        self._routes: Routes[Backend] | None = None
         self._backends: dict[str, Backend] = {}
-        self._listing: dict[str, str] = {}
         self._why_not = "it has just started"
 
     # -- the table ----------------------------------------------------------------------------------------
@@ -65,9 +55,9 @@ class DataPlane:
         left, self._backends = self._backends, {}
         for deployment in table.deployments:
             self._backends[deployment.name] = self._adopt(left.pop(deployment.name, None), deployment)
-        exposed = [(d.route_prefix, d.name) for d in table.deployments if d.route_prefix is not None]
-        self._routes = Routes((prefix, self._mount(prefix, name)) for prefix, name in exposed)
-        self._listing = dict(sorted(exposed))
+        self._routes = Routes(
+            (d.route_prefix, self._backends[d.name]) for d in table.deployments if d.route_prefix is not None
+        )
         for backend in left.values():
             backend.close()
 
@@ -77,11 +67,6 @@ class DataPlane:
         backend.update(deployment)
         return backend
 
-    def _mount(self, prefix: str, name: str) -> _Mount:
-        root = "" if prefix == "/" else prefix
-        line = f"{protocol.ROOT_PATH_HEADER}: {root}\r\n".encode()
-        return _Mount(self._backends[name], line)
-
     def not_ready(self, why: str) -> None:
         """There is no table yet, and why; requests are told so."""
         self._why_not = why
@@ -89,7 +74,8 @@ class DataPlane:
     @property
     def listing(self) -> dict[str, str]:
         """Which deployment serves each route prefix."""
-        return self._listing
+        served = ((backend.route_prefix, name) for name, backend in self._backends.items())
+        return dict(sorted((prefix, name) for prefix, name in served if prefix is not None))
 
     @property
     def backends(self) -> dict[str, Backend]:
@@ -118,11 +104,11 @@ class DataPlane:
         """
         if self._routes is None:
             return self.refuse(scope, send, problems.not_ready(self._why_not))
-        mount = None if read is None else self._routes.match(read[1])
-        if mount is None or read is None:
+        backend = None if read is None else self._routes.match(read[1])
+        if backend is None or read is None:
             return self.refuse(scope, send, problems.route_not_found(scope["raw_path"]))
-        head, target = self._for_replica(scope, mount, read[0])
-        return Exchange(scope, receive, send, mount.backend, head, target, self._max_body).run()
+        head, target = self._for_replica(scope, backend, read[0])
+        return Exchange(scope, receive, send, backend, head, target, self._max_body).run()
 
     def upgrade(self, scope: Any) -> tuple[Backend, headers.RequestHead, bytes]:
         """Return who serves a WebSocket, the request's head for it, and the target.
@@ -133,15 +119,15 @@ class DataPlane:
         if self._routes is None:
             raise problems.not_ready(self._why_not)
         read = read_path(scope["raw_path"])
-        mount = None if read is None or is_own(read[1]) else self._routes.match(read[1])
-        if mount is None or read is None:
+        backend = None if read is None or is_own(read[1]) else self._routes.match(read[1])
+        if backend is None or read is None:
             raise problems.route_not_found(scope["raw_path"])
-        head, target = self._for_replica(scope, mount, read[0])
-        return mount.backend, head, target
+        head, target = self._for_replica(scope, backend, read[0])
+        return backend, head, target
 
-    def _for_replica(self, scope: Any, mount: _Mount, path: bytes) -> tuple[headers.RequestHead, bytes]:
+    def _for_replica(self, scope: Any, backend: Backend, path: bytes) -> tuple[headers.RequestHead, bytes]:
         head = headers.read_request(scope)
-        head.lines.append(mount.line)
+        head.lines.append(backend.root_line)
         query = scope["query_string"]
         return head, b"%b?%b" % (path, query) if query else path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import stat
@@ -73,9 +74,14 @@ class Gateways:
         await eventually(healthy, 30)
 
     async def publish(self, *upstreams: Upstream) -> int:
+        """Route ``/f`` to these replicas."""
         replicas = tuple(RoutedReplica(u.path.stem, u.address) for u in upstreams)
+        return await self.publish_all(RoutedDeployment("f", "/f", replicas, 10, 100, None))
+
+    async def publish_all(self, *deployments: RoutedDeployment) -> int:
+        """Publish a table of these; return its generation once every gateway routes by it."""
         number = await self.store.next_number()
-        table = RoutingTable(number, (RoutedDeployment("f", "/f", replicas, 10, 100, None),))
+        table = RoutingTable(number, deployments)
         await self.store.put_routes(await self.store.lead("c"), table)
 
         async def applied() -> bool:
@@ -192,6 +198,45 @@ async def test_it_serves_on_while_redis_is_away(gateways: Gateways, replica: Ups
     waiting = asyncio.create_task(client.ask("GET", "/f"))
     await gateways.publish(replica)
     assert (await waiting).status == 200
+
+
+async def test_10_000_routes(gateways: Gateways, replica: Upstream) -> None:
+    """Each request reaches the deployment of its longest prefix, before and after a swap, and while tables swap."""
+    gateways.start()
+    await gateways.ready()
+    replicas = (RoutedReplica("r0", replica.address),)
+
+    def table(turn: int) -> list[RoutedDeployment]:
+        # The tenth ones lie within others: /t/7/x/7 within /t/7. Each turn moves them all.
+        prefixes = [f"/t/{n}" if n % 10 else f"/t/{n + 7}/x/{turn}" for n in range(10_000)]
+        return [RoutedDeployment(f"d{n}", prefix, replicas, 10, 100, None) for n, prefix in enumerate(prefixes)]
+
+    client = await gateways.client()
+
+    async def reaches(path: str) -> str | None:
+        """The root path that the replica is told: the prefix of the route that was taken."""
+        answer = await client.ask("GET", path)
+        if answer.status == 404:
+            assert answer.json()["code"] == "route_not_found"
+            return None
+        return str(dict(answer.json()["headers"])["fngw-root-path"])
+
+    for turn in range(3):
+        publishing = asyncio.create_task(gateways.publish_all(*table(turn)))
+        while not publishing.done():
+            assert await reaches("/t/7/y") in (["/t/7"] if turn else [None, "/t/7"])
+        await publishing
+        for n in random.sample(range(10_000), 100):
+            if n % 10:
+                assert await reaches(f"/t/{n}/y") == f"/t/{n}"
+                assert await reaches(f"/t/{n}x") is None
+                assert await reaches(f"/T/{n}") is None
+                assert await reaches(f"/t%2F{n}") is None
+            else:
+                assert await reaches(f"/t/{n + 7}/x/{turn}/y") == f"/t/{n + 7}/x/{turn}"
+                assert await reaches(f"/t/{n + 7}/x/{turn}y") == f"/t/{n + 7}"
+                assert await reaches(f"/t/{n + 7}/x/{turn + 1}") == f"/t/{n + 7}"
+    assert len((await gateways.ask("GET", "/-/routes")).json()) == 10_000
 
 
 async def test_a_header_bomb_takes_no_memory_and_stops_nobody(gateways: Gateways, replica: Upstream) -> None:

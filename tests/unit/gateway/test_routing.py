@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -108,6 +109,48 @@ def test_no_route_without_a_root() -> None:
     assert routes.match(b"/") is None
     assert routes.match(b"/other/api") is None
     assert Routes[int]().match(b"/x") is None
+
+
+def test_the_longest_of_10_000_prefixes() -> None:
+    """Some within others, up to five segments deep; compared with a search through all of them."""
+    rng = random.Random(1)
+    prefixes = {"/"}
+    while len(prefixes) < 10_000:
+        prefixes.add("/" + "/".join(f"{rng.choice('aA')}{rng.randrange(15)}" for _ in range(rng.randint(1, 5))))
+    routes = Routes((prefix, prefix) for prefix in prefixes)
+
+    def longest(path: str) -> str:
+        return max((p for p in prefixes if p == "/" or path == p or path.startswith(p + "/")), key=len)
+
+    tails = ["", "/", "x", "/x/y"]
+    for prefix in rng.sample(sorted(prefixes), 300):
+        path = prefix.rstrip("/") + rng.choice(tails) or "/"
+        assert routes.match(path.encode()) == longest(path)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"/Api", "upper"),
+        (b"/api", "lower"),
+        (b"/API", None),
+        (b"/%41pi", "upper"),  # RFC 3986 section 6.2.2.2: unreserved characters, encoded or not, are the same
+        (b"/%61pi", "lower"),
+        (b"/a%2Fb", None),
+        (b"/a%2fb/c", None),
+        (b"/a/b", "two segments"),
+        (b"/a b", "space"),
+        (b"/a%20b/x", "space"),
+        (b"/a%2520b", None),
+        (b"/caf%C3%A9", "composed"),
+        (b"/cafe%CC%81", None),  # canonically equal, but other bytes
+    ],
+)
+def test_prefixes_that_differ_by_case_or_encoding(raw: bytes, expected: str | None) -> None:
+    entries = {"/Api": "upper", "/api": "lower", "/a/b": "two segments", "/a b": "space", "/caf\u00e9": "composed"}
+    read = read_path(raw)
+    assert read is not None
+    assert Routes(entries.items()).match(read[1]) == expected
 
 
 def test_a_long_path_costs_no_more_than_the_deepest_route() -> None:
