@@ -41,10 +41,8 @@ class Layout:
 
     def blob(self, digest: str) -> Path:
         """The file of a blob named ``"sha256:<64 hex digits>"``."""
-        algorithm, _, text = digest.partition(":")
-        if algorithm != "sha256" or len(text) != 64 or set(text) - set("0123456789abcdef"):
-            raise ValueError(f"{digest!r} is not a digest such as 'sha256:<64 hex digits>'")
-        return self.blobs / algorithm / text[:2] / text
+        text = hex_of(digest)
+        return self.blobs / "sha256" / text[:2] / text
 
     @property
     def logs(self) -> Path:
@@ -67,6 +65,10 @@ class Layout:
     @property
     def locks(self) -> Path:
         return self.data / "locks"
+
+    def lock(self, digest: str) -> Path:
+        """The file of a lock named ``"sha256:<64 hex digits>"``."""
+        return self.locks / f"{hex_of(digest)}.json"
 
     @property
     def cache(self) -> Path:
@@ -120,6 +122,18 @@ class Layout:
         for folder, _, _ in os.walk(self.run, topdown=False):
             with contextlib.suppress(OSError):  # not empty
                 Path(folder).rmdir()
+
+
+def hex_of(digest: str) -> str:
+    """Return the hex digits of ``"sha256:<64 hex digits>"``.
+
+    Raises:
+        ValueError: it is no such thing.
+    """
+    algorithm, _, text = digest.partition(":")
+    if algorithm != "sha256" or len(text) != 64 or set(text) - set("0123456789abcdef"):
+        raise ValueError(f"{digest!r} is not a digest such as 'sha256:<64 hex digits>'")
+    return text
 
 
 def default_run_dir(data_dir: Path) -> Path:

@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, Request
 
 import fngw
 from fngw.protocol import API_PREFIX
-from fngw_gateway.api import blobs, deployments, events, logs, problems, versions
+from fngw_gateway.api import blobs, builds, deployments, events, logs, problems, versions
 from fngw_gateway.api.access import check_access
 from fngw_gateway.settings import GatewaySettings
 from fngw_state.store import Store
@@ -32,7 +32,7 @@ def create_api(store: Store, settings: GatewaySettings) -> FastAPI:
     app.state.settings = settings
     problems.install(app)
     app.get(f"{API_PREFIX}/info", dependencies=[Depends(check_access)])(info)
-    for room in (deployments, versions, events, logs, blobs):
+    for room in (deployments, versions, events, logs, blobs, builds):
         app.include_router(room.router, prefix=API_PREFIX, dependencies=[Depends(check_access)])
     return app
 

@@ -68,7 +68,7 @@ async def get_spec(name: str, request: Request) -> dict[str, Any]:
 @router.put("/deployments/{name}", status_code=202)
 async def deploy(name: str, body: DeployRequest, request: Request) -> Accepted:
     """Deploy a spec under a name. What changes is decided by the redeploy table."""
-    spec = _parse(name, body.spec)
+    spec = parse(name, body.spec)
     claim_blobs(spec, request.app.state.settings)
 
     def resolve(before: Desired | None, number: int) -> tuple[Desired, Outcome]:
@@ -179,7 +179,7 @@ def _state(desired: Desired, current: Status | None) -> str:
     return str(current.status) if current else "UPDATING"
 
 
-def _parse(name: str, data: dict[str, Any]) -> DeploymentSpec:
+def parse(name: str, data: dict[str, Any]) -> DeploymentSpec:
     """Return the spec, checked again: callers other than the SDK may send anything."""
     try:
         spec = DeploymentSpec.from_dict(data)

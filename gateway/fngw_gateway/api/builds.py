@@ -1,0 +1,109 @@
+"""Builds without a deploy, and the locks that builds come to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import BaseModel, Field
+
+from fngw.errors import FngwError
+from fngw.spec import DeploymentSpec
+from fngw_gateway.api.deployments import claim_blobs, parse
+from fngw_state.records import BuildProgress, BuildRequest, BuildResult
+
+if TYPE_CHECKING:
+    from fngw_state.building import Building
+
+router = APIRouter(tags=["builds"])
+
+
+class WantedBuild(BaseModel):
+    """What ``POST /builds`` takes."""
+
+    spec: dict[str, Any] = Field(description="The deployment, as fngw.spec.DeploymentSpec.to_dict() writes it.")
+
+
+@router.post("/builds")
+async def build(body: WantedBuild, request: Request) -> StreamingResponse:
+    """Build what a spec runs from, and stream how it goes as server-sent events.
+
+    The last one is ``done``, with ``result``, or ``failed``, with ``problem``. A client that leaves before that
+    stops the build, unless a deploy waits for it, too.
+    """
+    spec = parse(str(body.spec.get("name", "")), body.spec)
+    claim_blobs(spec, request.app.state.settings)
+    lines = _stream(_building(request), await _wanted(spec, request))
+    return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+@router.get("/locks/{digest}")
+async def lock(digest: str, request: Request) -> PlainTextResponse:
+    """What dependencies were solved to: every package with its hash, as JSON."""
+    try:
+        text = request.app.state.settings.layout.lock(digest).read_text("utf-8")
+    except (ValueError, FileNotFoundError):
+        raise FngwError(
+            f"there is no lock {digest!r}",
+            code="lock_missing",
+            hint="fngw versions --json lists those of a deployment",
+            status=404,
+        ) from None
+    return PlainTextResponse(text, media_type="application/json")
+
+
+def _building(request: Request) -> Building:
+    """Made when it is first asked for: RQ, which it imports, takes a tenth of an idle gateway's memory."""
+    from fngw_state.building import Building
+
+    state = request.app.state
+    if not hasattr(state, "building"):
+        state.building = Building(state.store, state.settings.redis_url)
+    building: Building = state.building
+    return building
+
+
+async def _wanted(spec: DeploymentSpec, request: Request) -> BuildRequest:
+    from fngw_state.builds import request_for
+
+    engine = await request.app.state.store.engine()
+    if engine is None:
+        raise FngwError(
+            "no controller has told yet what runs replicas",
+            code="engine_unknown",
+            hint="try again in a moment; `fngw up` shows whether its controller runs",
+            status=503,
+        )
+    return request_for(spec, engine["name"])
+
+
+async def _stream(building: Building, wanted: BuildRequest) -> AsyncIterator[bytes]:
+    ended = False
+    try:
+        async for news in building.follow(wanted):
+            ended = isinstance(news, BuildResult)
+            yield f"data: {json.dumps(event_of(news))}\n\n".encode()
+    finally:
+        if not ended:
+            await building.cancel(wanted)
+
+
+def event_of(news: str | BuildProgress | BuildResult) -> dict[str, Any]:
+    """Return what a client is told."""
+    if isinstance(news, str):
+        return {"kind": "build", "message": news}
+    if isinstance(news, BuildProgress):
+        return {"kind": "progress", "message": news.step, **dataclasses.asdict(news)}
+    if news.artifact is None:
+        return {"kind": "failed", "message": str((news.error or {}).get("detail", "")), "problem": news.error}
+    result = {
+        **dataclasses.asdict(news.artifact),
+        "layers": [dataclasses.asdict(layer) for layer in news.layers],
+        "reused": news.reused,
+        "seconds": news.seconds,
+    }
+    return {"kind": "done", "message": news.artifact.image, "result": result}
