@@ -89,6 +89,7 @@ class Backend:
         self.route_prefix: str | None = None
         self.root_line = b""  # the header line that tells a replica its root path
         self.request_timeout_s: float | None = None
+        self.starts = 0  # how often a replica came when none could be reached
         self._deployment: RoutedDeployment | None = None
         self._loop = loop
         self._rng = rng
@@ -126,6 +127,8 @@ class Backend:
         self._list = list(self._replicas.values())
         for left in before.values():
             left.retire()
+        if not was_reachable and self.reachable:
+            self.starts += 1
         if was_reachable and not self.reachable:
             self._alone_since = self._loop.time()
         self._dispatch()

@@ -53,6 +53,7 @@ class Exchange:
         "_avoid",
         "_backend",
         "_body",
+        "_cold",
         "_connection",
         "_deadline",
         "_dispatched",
@@ -105,6 +106,7 @@ class Exchange:
         self._task: asyncio.Task[Any] | None = None
         self._reason: Exception | None = None  # why it was interrupted
         self._lost: FngwError | None = None  # what is told if there is no other replica to try
+        self._cold = False  # whether it waited for a replica to start
         self._queued = self._tried = self._started = self._over = False
 
     async def run(self) -> None:
@@ -151,12 +153,13 @@ class Exchange:
 
     async def _queue(self) -> Replica:
         self._inbound.watch()  # one who leaves the queue must not reach a replica
-        self._queued = True
+        self._queued, starts = True, self._backend.starts
         try:
             replica = await self._backend.wait(self._arrived, again=self._tried, avoid=self._avoid)
         except DeploymentNotFound as error:  # of one that was lost, it did exist, and the function may have run
             raise self._lost or error from None
         self._queued = False
+        self._cold = self._cold or self._backend.starts != starts
         return replica
 
     async def _attempt(self, replica: Replica) -> bool:
@@ -262,7 +265,8 @@ class Exchange:
         queue_ms = (self._dispatched - self._arrived) * 1e3
         if replica:
             replica_ms = (perf_counter() - self._dispatched) * 1e3
-            timing = b"queue;dur=%.3f, replica;dur=%.3f" % (queue_ms, replica_ms)
+            cold = b", cold" if self._cold else b""
+            timing = b"queue;dur=%.3f%b, replica;dur=%.3f" % (queue_ms, cold, replica_ms)
         else:
             timing = b"queue;dur=%.3f" % ((perf_counter() - self._arrived) * 1e3)
         return ((headers.REQUEST_ID, self._head.request_id), (b"server-timing", timing))

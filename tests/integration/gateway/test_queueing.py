@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from .conftest import Site
-from .wire import Peer, Upstream, echo, eventually
+from .wire import Message, Peer, Upstream, echo, eventually
 
 
 class Gate:
@@ -81,6 +81,37 @@ async def test_no_replicas_and_then_one_arrives(site: Site) -> None:
     answers = await asyncio.gather(*asked)
     assert [a.status for a in answers] == [200] * 4
     assert float(answers[0].get("server-timing").split(";dur=")[1].split(",")[0]) > 0
+
+
+def metrics(answer: Message) -> list[str]:
+    """The names in ``Server-Timing``."""
+    return [metric.partition(";")[0].strip() for metric in (answer.get("server-timing") or "").split(",")]
+
+
+async def test_who_waited_for_a_start_is_told(site: Site) -> None:
+    site.route()
+    backend = site.plane.backends["f"]
+    first = asyncio.create_task(site.ask("GET", "/f"))
+    await eventually(lambda: backend.queued == 1)
+    gate = Gate()
+    replica = await site.upstream(gate)
+    site.route(replica, max_concurrent_queries=1)
+    await eventually(lambda: replica.count == 1)
+    second = asyncio.create_task(site.ask("GET", "/f"))
+    await eventually(lambda: backend.queued == 1)
+    gate.open.set()
+    assert metrics(await first) == ["queue", "cold", "replica"]
+    assert metrics(await second) == ["queue", "replica"], "this one waited for a place, not for a start"
+    assert metrics(await site.ask("GET", "/f")) == ["queue", "replica"]
+
+
+async def test_who_waited_for_the_successor_of_a_dead_replica_is_told(site: Site) -> None:
+    dead = await site.one(echo)
+    await dead.stop()
+    asked = asyncio.create_task(site.ask("POST", "/f", body=b"x"))
+    await eventually(lambda: site.plane.backends["f"].queued == 1)
+    site.route(await site.upstream(echo))
+    assert metrics(await asked) == ["queue", "cold", "replica"]
 
 
 async def test_no_replicas_in_time(site: Site) -> None:
