@@ -5,13 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse
 
 import fngw
 from fngw.protocol import API_PREFIX
-from fngw_gateway.api import blobs, builds, deployments, events, logs, problems, versions
+from fngw_gateway.api import blobs, builds, deployments, events, logs, page, problems, versions
 from fngw_gateway.api.access import check_access
 from fngw_gateway.settings import GatewaySettings
 from fngw_state.store import Store
+
+DESCRIPTION = """
+How the SDK and the ``fngw`` command deploy and look. With ``FNGW_TOKEN`` set, every request wants the header
+``Authorization: Bearer <token>``.
+
+Errors are ``application/problem+json`` (RFC 9457): ``title`` says what happened, ``hint`` what to do next, and
+``code`` stays the same over releases.
+
+Beside it, without a token: ``GET /-/healthz``, ``GET /-/routes`` and ``GET /-/metrics``.
+"""
 
 
 def create_api(store: Store, settings: GatewaySettings) -> FastAPI:
@@ -24,17 +35,25 @@ def create_api(store: Store, settings: GatewaySettings) -> FastAPI:
     app = FastAPI(
         title="fngw control API",
         version=fngw.__version__,
-        docs_url="/-/docs",
+        description=DESCRIPTION,
+        docs_url=None,  # FastAPI's page loads its script from elsewhere
         openapi_url="/-/openapi.json",
         redoc_url=None,
     )
     app.state.store = store
     app.state.settings = settings
     problems.install(app)
+    app.get("/-/docs", include_in_schema=False)(docs)
     app.get(f"{API_PREFIX}/info", dependencies=[Depends(check_access)])(info)
     for room in (deployments, versions, events, logs, blobs, builds):
         app.include_router(room.router, prefix=API_PREFIX, dependencies=[Depends(check_access)])
     return app
+
+
+async def docs(request: Request) -> HTMLResponse:
+    """The page for people; ``/-/openapi.json`` is the same for programs."""
+    text = page.render(request.app.openapi(), request.app.state.settings.base_url)
+    return HTMLResponse(text, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
 
 async def info(request: Request) -> dict[str, Any]:
