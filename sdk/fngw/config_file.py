@@ -11,10 +11,10 @@ Standard library only, Python >= 3.7: this module is copied into replica images,
 from __future__ import annotations
 
 import functools
-import os
 import stat
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
 from fngw.errors import ValidationError
@@ -33,12 +33,15 @@ class ConfigFile:
     token: Optional[str] = None
 
 
-def whereabouts(environ: Mapping[str, str]) -> Optional[str]:
+def whereabouts(environ: Mapping[str, str]) -> Optional[Path]:
     """Return the path of the file, there or not; None for a user without a home."""
-    base = environ.get("XDG_CONFIG_HOME", "")
-    if not os.path.isabs(base):  # others are to be ignored, says the XDG specification
-        base = os.path.expanduser("~/.config")
-    return os.path.join(base, "fngw", "config.toml") if os.path.isabs(base) else None
+    base = Path(environ.get("XDG_CONFIG_HOME", ""))
+    if not base.is_absolute():  # such are to be ignored, says the XDG specification
+        try:
+            base = Path.home() / ".config"
+        except RuntimeError:
+            return None
+    return base / "fngw" / "config.toml"
 
 
 def read_config(environ: Mapping[str, str]) -> ConfigFile:
@@ -48,35 +51,35 @@ def read_config(environ: Mapping[str, str]) -> ConfigFile:
         ValidationError: (code ``config_invalid``) it cannot be read, is not TOML, or says what nobody asked for.
     """
     path = whereabouts(environ)
+    if path is None:
+        return ConfigFile()
     try:
-        about = os.stat(path) if path else None
+        about = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return ConfigFile()
     except OSError as error:
         raise _invalid(f"cannot read {path}: {error.strerror}") from None
-    if about is None or path is None:
-        return ConfigFile()
     return _read(path, about.st_mtime_ns, stat.S_IMODE(about.st_mode))
 
 
 @functools.lru_cache(maxsize=8)  # every call by handle asks
-def _read(path: str, changed: int, mode: int) -> ConfigFile:
+def _read(path: Path, changed: int, mode: int) -> ConfigFile:
     values = _parsed(path)
     for key, value in values.items():
         _check(path, key, value)
     if "token" in values and mode & stat.S_IROTH:
         # Told through warnings, so that a script decides what becomes of it; the command line prints it.
         warnings.warn(f"{path} holds a token, and everybody may read it: chmod 600 {path}", stacklevel=2)
-    return ConfigFile(path, values.get("url"), values.get("token"))
+    return ConfigFile(str(path), values.get("url"), values.get("token"))
 
 
-def _parsed(path: str) -> Dict[str, Any]:
+def _parsed(path: Path) -> Dict[str, Any]:
     try:
         import tomllib
     except ImportError:  # Python < 3.11: only in replicas
         return {}
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             return tomllib.load(file)
     except OSError as error:
         raise _invalid(f"cannot read {path}: {error.strerror}") from None
@@ -84,7 +87,7 @@ def _parsed(path: str) -> Dict[str, Any]:
         raise _invalid(f"{path} is not TOML: {error}") from None
 
 
-def _check(path: str, key: str, value: Any) -> None:
+def _check(path: Path, key: str, value: Any) -> None:
     if key not in KEYS:
         import difflib
 

@@ -105,9 +105,9 @@ def test_in_a_replica_there_is_no_file(write: Write) -> None:
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
-    assert whereabouts({}) == "/home/ada/.config/fngw/config.toml"
-    assert whereabouts({"XDG_CONFIG_HOME": "relative"}) == "/home/ada/.config/fngw/config.toml"
-    assert whereabouts({"XDG_CONFIG_HOME": "/etc/xdg"}) == "/etc/xdg/fngw/config.toml"
+    assert whereabouts({}) == Path("/home/ada/.config/fngw/config.toml")
+    assert whereabouts({"XDG_CONFIG_HOME": "relative"}) == Path("/home/ada/.config/fngw/config.toml")
+    assert whereabouts({"XDG_CONFIG_HOME": "/etc/xdg"}) == Path("/etc/xdg/fngw/config.toml")
 
 
 def test_the_command_line_goes_by_it(write: Write) -> None:
