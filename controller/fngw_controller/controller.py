@@ -183,6 +183,7 @@ class Controller:
             if event is None:
                 await self._compare()
                 continue
+            self._collector.wake()
             owner = self._owner(event.id)
             if owner:
                 owner.replicas.exited(event.id, event)

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 #: What was asked for this recently stays: the deploy that needs it may be on its way.
 GRACE_S = 3600.0
-#: From a change of what is desired until something is cleared away; changes in between are seen along.
+#: From a change until something is cleared away: what ends is gone by then, and further changes are seen along.
 CALM_S = 5.0
 #: In any case this often: what was in use, or too young, may not be any more.
 EVERY_S = 300.0
@@ -125,7 +125,7 @@ class Collector:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Look soon: what is desired has changed."""
+        """Look soon: what is desired has changed, or what runs."""
         self._woken.set()
 
     async def run(self) -> None:
