@@ -27,7 +27,7 @@ IGNORE_FILES = (".gitignore", ".fngwignore")
 #: Never shipped: of no use in a replica, and often large.
 MARKS = ("pyvenv.cfg", "fngw.lock")  # files that mark a virtual environment, and the data dir of an `fngw up`
 SKIPPED = {".git", ".hg", ".svn", ".venv", "__pycache__", ".fngw", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
-SKIPPED |= {"node_modules"}
+SKIPPED |= {"node_modules", "fngw.toml"}
 HOPELESS = 8  # give up the walk at so many times the limit: somebody deploys from their home folder
 MIB = 2**20
 

@@ -124,6 +124,15 @@ class Client:
         found = self._json("GET", _path(name, "/spec"))
         return DeploymentSpec.from_dict(found["spec"]), int(found["revision"])
 
+    def serving(self, name: str) -> DeploymentSpec | None:
+        """Return what a deploy under this name would be compared with, or None: then everything is new.
+
+        Raises:
+            DeploymentNotFound: there is none of this name.
+        """
+        found = self._json("GET", _path(name, "/spec"))
+        return DeploymentSpec.from_dict(found["spec"]) if found["serves"] else None
+
     # -- writing ------------------------------------------------------------------------------------------
 
     def upload(self, blob: Blob, sent: Sent | None = None) -> bool:

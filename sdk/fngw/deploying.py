@@ -15,8 +15,9 @@ from fngw.progress import Progress, progress_for
 if TYPE_CHECKING:
     from fngw.client import Accepted, Client, Event
     from fngw.deployments import Deployment
+    from fngw.sources import Prepared
 
-__all__ = ["constructor_arguments", "delete", "delete_all", "deploy", "finish", "follow"]
+__all__ = ["constructor_arguments", "delete", "delete_all", "deploy", "finish", "follow", "prepare", "send"]
 
 OUTCOMES = {
     "new": "{name} is new",
@@ -52,17 +53,42 @@ def deploy(
         FngwError: as for ``Deployment.deploy``.
     """
     progress = progress_for() if progress is None else progress
-    options, name = deployment._options, deployment.name
-    args, kwargs = constructor_arguments(deployment, args, kwargs)
     with _opened(client) as client:
-        with deployment._source.prepare(options, args, kwargs, client) as prepared:
-            for blob in prepared.blobs:
-                _upload(client, blob, progress)
-        accepted = client.deploy(prepared.spec, options.prev_version)
-        progress.step(OUTCOMES.get(accepted.outcome, "{name} is accepted").format(name=name))
-        if wait:
-            _raise_unless_done(name, follow(client, name, accepted.revision, progress, timeout), accepted.outcome)
-            progress.success(*_ending(deployment))
+        prepared = prepare(deployment, args, kwargs, client)
+        return send(client, deployment, prepared, wait=wait, timeout=timeout, progress=progress)
+
+
+def prepare(
+    deployment: Deployment, args: Tuple[Any, ...], kwargs: Optional[Dict[str, Any]], client: Client
+) -> Prepared:
+    """Pack what a deploy needs; sends nothing.
+
+    Raises:
+        TypeError, ValidationError: as for ``Deployment.deploy``.
+    """
+    arguments = constructor_arguments(deployment, args, kwargs)
+    return deployment._source.prepare(deployment._options, *arguments, client)
+
+
+def send(
+    client: Client,
+    deployment: Deployment,
+    prepared: Prepared,
+    *,
+    wait: bool,
+    timeout: Optional[float],
+    progress: Progress,
+) -> Accepted:
+    """Deploy what was prepared, whose files are closed once they are sent; see ``deploy``."""
+    name = deployment.name
+    with prepared:
+        for blob in prepared.blobs:
+            _upload(client, blob, progress)
+    accepted = client.deploy(prepared.spec, deployment.prev_version)
+    progress.step(OUTCOMES.get(accepted.outcome, "{name} is accepted").format(name=name))
+    if wait:
+        _raise_unless_done(name, follow(client, name, accepted.revision, progress, timeout), accepted.outcome)
+        progress.success(*_ending(deployment))
     return accepted
 
 

@@ -59,10 +59,11 @@ async def get_deployment(name: str, request: Request) -> dict[str, Any]:
 
 @router.get("/deployments/{name}/spec")
 async def get_spec(name: str, request: Request) -> dict[str, Any]:
-    """The stored spec of what should run, for deploying it again."""
+    """The stored spec of what should run, for deploying it again. ``serves`` is false where nothing should."""
     desired = await find(request.app.state.store, name)
     revision = desired.effective or desired.target
-    return {"spec": revision.spec.to_dict(), "revision": revision.number}
+    serves = desired.effective is not None
+    return {"spec": revision.spec.to_dict(), "revision": revision.number, "serves": serves}
 
 
 @router.put("/deployments/{name}", status_code=202)

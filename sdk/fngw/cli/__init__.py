@@ -6,7 +6,8 @@
 ``options``  the options that commands share
 ``values``   text on the command line → Python values
 ``load``     imports a user's file and finds its deployments
-``up``, ``deploy``, ``inspect``, ``call``   the commands themselves, a group each
+``manifest``, ``difference``   the file of ``fngw apply``, and what it would change
+``up``, ``deploy``, ``apply``, ``inspect``, ``change``, ``call``   the commands themselves, a group each
 
 Nothing but the catalog is imported for ``--version`` and the top ``--help``: they take less than 150 ms.
 """

@@ -20,6 +20,7 @@ COMMANDS = (
     Command("up", "up", "up", "This machine", "start fngw and keep it running"),
     Command("down", "up", "down", "This machine", "stop it"),
     Command("deploy", "deploy", "deploy", "Deployments", "deploy the functions and classes of a file"),
+    Command("apply", "apply", "apply", "Deployments", "make what is deployed as a file says"),
     Command("list", "inspect", "list_", "Deployments", "list what is deployed"),
     Command("status", "inspect", "status", "Deployments", "show one deployment and its replicas"),
     Command("logs", "inspect", "logs", "Deployments", "show what a deployment logs, or its build"),

@@ -23,11 +23,12 @@ _EXAMPLE = """decorate what shall be deployed:
         return "hello\""""
 
 
-def load(targets: Iterable[str]) -> list[Deployment]:
+def load(targets: Iterable[str], modules: dict[Path, ModuleType] | None = None) -> list[Deployment]:
     """Return the deployments that ``FILE[:ATTR]`` targets mean, in their order.
 
     Args:
         targets: a file alone means all deployments that it defines.
+        modules: files that were imported before, and these: each is imported once.
 
     Raises:
         FngwError: ``usage`` (no such file), ``import_failed``, ``module_name_taken``, ``no_deployments``,
@@ -38,7 +39,7 @@ def load(targets: Iterable[str]) -> list[Deployment]:
         [Deployment(name='Greeter', version=None, route_prefix='/Greeter')]
     """
     found: list[Deployment] = []
-    modules: dict[Path, ModuleType] = {}
+    modules = {} if modules is None else modules
     for target in targets:
         path, attribute = split_target(target)
         if path not in modules:

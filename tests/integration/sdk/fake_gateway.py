@@ -75,7 +75,7 @@ class FakeGateway:
         return JSONResponse({"name": request.path_params["name"], "status": "HEALTHY"})
 
     async def spec(self, request: Request) -> Response:
-        return JSONResponse({"spec": self.specs[self._known(request)], "revision": self.revision})
+        return JSONResponse({"spec": self.specs[self._known(request)], "revision": self.revision, "serves": True})
 
     async def put(self, request: Request) -> Response:
         if self.refuse:

@@ -36,6 +36,7 @@ def test_what_is_never_shipped(project: Path) -> None:
         "a/__pycache__/x",
         "node_modules/x",
         "x.egg-info/x",
+        "fngw.toml",
     ]
     skipped += [".mypy_cache/x", ".pytest_cache/x", ".fngw/x", "env/bin/python"]
     write(project, dict.fromkeys([*skipped, "a/kept.py", ".env", "venv/kept"], ""))
