@@ -53,8 +53,7 @@ class Sources:
         default_channels: those of requirements that name none.
         environ: the builder's environment variables; those of fngw itself reach no index.
         pip_options: of the requirements that are served; see `serving`.
-        attempts: how often something unreachable is asked for.
-        back_off_s: seconds before the second attempt; doubled before each further one.
+        retries: how often something unreachable is asked for again, after ever longer waits.
     """
 
     cache: Path
@@ -63,8 +62,7 @@ class Sources:
     default_channels: tuple[str, ...] = ("conda-forge",)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     pip_options: tuple[str, ...] = ()
-    attempts: int = 3
-    back_off_s: float = 1.0
+    retries: int = 3
 
     def serving(self, requirements: Requirements) -> Sources:
         """Return these with what the requirements say of indexes."""
@@ -125,8 +123,8 @@ class Sources:
     def uv_environment(self) -> dict[str, str]:
         """The environment variables for uv: the operator's, with this cache, without fngw's own."""
         kept = {key: value for key, value in self.environ.items() if not IGNORED_VARIABLES.fullmatch(key)}
-        fixed = {"UV_CACHE_DIR": str(self.uv_cache), "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never"}
-        return {**kept, **fixed, "NO_COLOR": "1"}
+        fixed = {"UV_CACHE_DIR": str(self.uv_cache), "UV_HTTP_RETRIES": str(self.retries), "NO_COLOR": "1"}
+        return {**kept, **fixed, "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never"}
 
     # Credentials.
 

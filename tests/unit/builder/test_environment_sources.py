@@ -59,10 +59,8 @@ def test_credentials_are_not_shown() -> None:
     assert "s3cr3t" not in repr(sources(TOKEN="s3cr3t"))
 
 
-def target(**values: str | None) -> Target:
-    return Target(
-        **{"subdir": "linux-64", "glibc": "2.36", "cuda": None, "prefix": "/e", "interpreter": "/p", **values}
-    )  # type: ignore[arg-type]
+def target(subdir: str = "linux-64", glibc: str = "2.36", cuda: str | None = None) -> Target:
+    return Target(subdir, glibc, cuda, "/opt/fngw/env", "/usr/bin/python3")
 
 
 @pytest.mark.parametrize(("glibc", "tag"), [("2.36", "2_36"), ("2.17", "2_17"), ("2.30", "2_28"), ("2.99", "2_40")])
