@@ -271,7 +271,7 @@ async def test_it_goes_on_after_every_change_whatever_happened(
         await running
 
 
-async def test_a_change_wakes_it(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_changes_and_ends_wake_it(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage, "CALM_S", 0.01)
     looks = []
 
@@ -279,21 +279,19 @@ async def test_a_change_wakes_it(site: Any, monkeypatch: pytest.MonkeyPatch) -> 
         looks.append(1)
         return Garbage()
 
+    async def looked() -> bool:
+        return bool(looks)
+
     monkeypatch.setattr(Collector, "collect", collect)
     await site.control()
-
-    async def first() -> list[int]:
-        return looks
-
-    await site.until(first, "a look at the start")
-    before = len(looks)
+    await site.until(looked, "a look at the start")
+    looks.clear()
     await site.deploy("f")
-    await site.settled("f")
-
-    async def another() -> bool:
-        return len(looks) > before
-
-    await site.until(another, "a look after the deploy")
+    [replica] = await site.settled("f")
+    await site.until(looked, "a look after the deploy")
+    looks.clear()
+    site.world.die(replica)
+    await site.until(looked, "a look after the end of a replica")
 
 
 def test_what_is_asked_for_at_the_last_moment_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
