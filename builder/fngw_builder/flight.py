@@ -141,6 +141,10 @@ class Flight:
         except (RedisError, OSError) as error:
             log.warning("build %s: could not tell %s (%s)", self.key, progress, error)
 
+    def note(self, image: str) -> None:
+        """Remember when an image was last asked for: what nothing needs is cleared away an hour after that."""
+        self.connection.zadd(keys.IMAGES, {image: time.time()})
+
     def finish(self, result: BuildResult) -> None:
         """Store how it ended, and nudge who waits for it."""
         record(self.connection, result)
@@ -157,10 +161,7 @@ def release(connection: Redis, key: str, token: str) -> None:
 
 def record(connection: Redis, result: BuildResult) -> None:
     """Store how a build ended, and nudge who waits for it."""
-    made = result.artifact
     with connection.pipeline() as pipe:
-        if made and made.ref:
-            pipe.zadd(keys.IMAGES, {image: time.time() for image in (made.ref, made.environment) if image})
         pipe.set(keys.BUILD + result.key, result.to_json(), ex=keys.BUILD_TTL_S)
         pipe.publish(keys.BUILT_CHANNEL, result.key)
         pipe.execute()

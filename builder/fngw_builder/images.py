@@ -7,7 +7,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,16 +28,20 @@ log = logging.getLogger(__name__)
 GONE = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException)
 
 
+Note = Callable[[str], None]
+
+
 class Refused(Exception):
     """The engine does not take an archive without the base's layers (containerd's image store does not)."""
 
 
 @contextmanager
-def engine(timeout_s: float) -> Iterator[Images]:
+def engine(timeout_s: float, note: Note = lambda tag: None) -> Iterator[Images]:
     """Connect to the engine that ``DOCKER_HOST`` names, or the local one.
 
     Args:
         timeout_s: how long it may keep silent.
+        note: told the tag of each image that is made, or found made.
 
     Raises:
         BuildFailed: ``engine_unreachable``; within the block also ``disk_full`` and ``engine_error``.
@@ -45,7 +49,7 @@ def engine(timeout_s: float) -> Iterator[Images]:
     with translated():
         client = docker.APIClient(version="auto", timeout=timeout_s, **kwargs_from_env())
         try:
-            yield Images(client)
+            yield Images(client, note)
         finally:
             client.close()
 
@@ -96,10 +100,12 @@ class Images:
 
     Args:
         client: a connected low-level client.
+        note: told the tag of each image that is made, or found made.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, note: Note) -> None:
         self.client = client
+        self._note = note
 
     def find(self, name: str) -> Image | None:
         """Return the image of a tag or an id, or None."""
@@ -111,7 +117,10 @@ class Images:
     def made(self, plan: Plan) -> Image | None:
         """Return the image that a plan describes, if it was made before."""
         image = self.find(plan.tag)
-        return image if image is not None and image.labels.get(KEY_LABEL) == plan.key else None
+        if image is None or image.labels.get(KEY_LABEL) != plan.key:
+            return None
+        self._note(plan.tag)
+        return image
 
     def tags(self, repository: str) -> list[str]:
         """Return the tags, without the repository, of all its images."""
@@ -139,6 +148,7 @@ class Images:
         image = self.find(plan.tag)
         if image is None:
             raise _engine_error(f"it said nothing of an error, but has no {plan.tag}")
+        self._note(plan.tag)
         return image
 
     def load(self, base: Image, layers: Sequence[Layer], plan: Plan, report: Report) -> None:

@@ -37,18 +37,19 @@ def build(request_json: str) -> None:
     try:
         with flight.alone() as alone:
             if alone:
-                flight.finish(attempt(request, settings, Throttled(flight.say, flight.tell)))
+                report = Throttled(flight.say, flight.tell)
+                flight.finish(attempt(request, settings, report, flight.note))
             else:
                 log.info("build %s: another builder is at it", flight.key)
     finally:
         connection.close()
 
 
-def attempt(request: BuildRequest, settings: BuilderSettings, report: Report) -> BuildResult:
+def attempt(request: BuildRequest, settings: BuilderSettings, report: Report, note: images.Note) -> BuildResult:
     """Return how the build ended; never raises."""
     started, key = time.monotonic(), builds.request_key(request)
     try:
-        made = make(request, settings, report)
+        made = make(request, settings, report, note)
     except Exception as error:
         failure = as_failure(error)
         log.warning("build %s for %s failed: %s", key, request.deployment, failure)
@@ -86,7 +87,9 @@ def as_failure(error: Exception) -> FngwError:
     )
 
 
-def make(request: BuildRequest, settings: BuilderSettings, report: Report) -> Made:
+def make(
+    request: BuildRequest, settings: BuilderSettings, report: Report, note: images.Note = lambda tag: None
+) -> Made:
     """Build for the engine that the request names.
 
     Raises:
@@ -95,7 +98,7 @@ def make(request: BuildRequest, settings: BuilderSettings, report: Report) -> Ma
     planning.check(request)
     if request.engine == "process":
         return local.make(request, settings, report)
-    with images.engine(settings.engine_timeout_s) as engine:
+    with images.engine(settings.engine_timeout_s, note) as engine:
         return image_build.make(request, settings, engine, report)
 
 
