@@ -113,10 +113,12 @@ async def serve(config: ReplicaConfig, directory: Path, listener: socket.socket)
 
 async def leave(replica: Replica, server: Server, serving: asyncio.Future[Any]) -> None:
     """Let requests finish and their answers be read, close connections, say goodbye to the user's object."""
-    if not await replica.drain(server.restart_websockets):
+    if await replica.drain(server.restart_websockets):
+        await server.close_connections(max(CLOSING_TIME, replica.grace_left))
+    else:
         await server.cut(CLOSING_TIME)
     server.should_exit = True
-    await asyncio.wait({serving}, timeout=max(CLOSING_TIME, replica.grace_left))
+    await asyncio.wait({serving}, timeout=CLOSING_TIME)
     await replica.close()
 
 

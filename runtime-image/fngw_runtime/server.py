@@ -57,6 +57,18 @@ class Server(uvicorn.Server):
             if isinstance(connection, WebSocketProtocol):
                 connection.restart()
 
+    async def close_connections(self, patience_s: float) -> None:
+        """Close each connection as soon as its last answer was read, and wait so long for that.
+
+        Left to itself, an old uvicorn on Python ≥ 3.12 waits for ever for connections that it does not close.
+        """
+        loop = asyncio.get_event_loop()
+        deadline = loop.time() + patience_s
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        while self.server_state.connections and loop.time() < deadline:  # noqa: ASYNC110  uvicorn tells of no end
+            await asyncio.sleep(0.01)
+
     async def cut(self, patience_s: float) -> None:
         """Cancel what is still in flight, and give it so long to clean up. Its callers see their connections close.
 
