@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from .redis_server import RedisServer
 from .replica_process import ReplicaProcess
+from .websocket_client import Socket
 
 
 @pytest.fixture
@@ -39,3 +41,26 @@ def start(folder: Path) -> Iterator[Callable[..., ReplicaProcess]]:
     yield start_one
     for replica in replicas:
         replica.close()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Socket]]:
+    """Open WebSockets that are closed after the test."""
+    sockets: list[Socket] = []
+
+    def connect_one(replica: ReplicaProcess, path: str, *headers: str) -> Socket:
+        sockets.append(Socket(replica, path, *headers))
+        return sockets[-1]
+
+    yield connect_one
+    for socket in sockets:
+        socket.connection.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.client.close()
+    server.kill()

@@ -64,21 +64,39 @@ def runtime_variables(directory: Path) -> dict[str, str]:
 
 
 class ReplicaProcess:
-    """One replica process and a client on its socket."""
+    """One replica process and a client on its socket.
 
-    def __init__(self, directory: Path, target: str, init: Any = None, env: Any = None, **config: Any) -> None:
+    Args:
+        directory: the replica's own.
+        target: what it runs.
+        init: the constructor's ``(args, kwargs)``, or their pickle.
+        env: further variables.
+        interpreter: the Python to run on.
+        config: changes to ``DEFAULT``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        target: str,
+        init: Any = None,
+        env: Any = None,
+        interpreter: str = sys.executable,
+        **config: Any,
+    ) -> None:
         self.directory = directory
         self.socket = directory / protocol.SOCKET_FILE
         directory.mkdir(exist_ok=True)
         if init is not None:
-            (directory / protocol.INIT_FILE).write_bytes(cloudpickle.dumps(init))
+            pickled = init if isinstance(init, bytes) else cloudpickle.dumps(init)
+            (directory / protocol.INIT_FILE).write_bytes(pickled)
         changes = {"target": target, "init": init is not None, **config}
         values = dataclasses.replace(DEFAULT, **changes).to_dict()
         (directory / protocol.CONFIG_FILE).write_text(json.dumps(values))
         self.log = directory / "log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fngw_runtime"],
+                [interpreter, "-m", "fngw_runtime"],
                 env={**os.environ, **(env or {}), **runtime_variables(directory)},
                 cwd="/",
                 stdout=log,
@@ -105,9 +123,9 @@ class ReplicaProcess:
         headers = {protocol.ROOT_PATH_HEADER: "/tested"}
         return self.client.stream("GET", path, headers=headers, **options)
 
-    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def call(self, method: str, *args: Any, pickle_protocol: int = protocol.BEST_PICKLE, **kwargs: Any) -> Any:
         """Call by handle; return the result, or the dict of an error frame."""
-        body = b"".join(protocol.encode_frame((args, kwargs)))
+        body = b"".join(protocol.encode_frame((args, kwargs), protocol=pickle_protocol))
         answer = self.client.post(protocol.REPLICA_CALL_PREFIX + method, content=body)
         kind = answer.headers.get("content-type")
         assert (answer.status_code, kind) in ((200, protocol.RESULT_TYPE), (500, protocol.ERROR_TYPE)), answer.text

@@ -2,65 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
-from fngw_state import keys
-from fngw_state.configs import acl_rules, user_of
-
-from .replica_process import ReplicaProcess, eventually
+from .redis_server import RedisServer
+from .replica_process import ReplicaProcess
 
 CAUGHT_UP_S = 5.0
 #: For a machine that is busy with other tests; what is promised is CAUGHT_UP_S, of which the test's duration tells.
 SLACK_S = 5.0
-
-
-class RedisServer:
-    """A Redis of the test's own, that it may kill."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.client = redis.Redis(port=self.port, decode_responses=True)
-
-    def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--dir", str(self.folder), "--appendonly", "yes"]
-        self.process = subprocess.Popen([*command, "--save", ""], stdout=subprocess.DEVNULL)
-        eventually(self._answers, "redis to answer")
-        self.client.execute_command("ACL", "SETUSER", user_of("r1"), *acl_rules("r1", "secret"))
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.client.ping())
-        except redis.RedisError:
-            return False
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def put(self, serial: int, *, nudge: bool = True) -> None:
-        config = {
-            "serial": serial,
-            "number": serial,
-            "user_config": {"n": serial, "fail": serial == 13},
-            "max_concurrent_queries": 1,
-            "graceful_shutdown_wait_loop_s": 0.1,
-            "graceful_shutdown_timeout_s": 10,
-        }
-        self.client.set(keys.CONFIG + "r1", json.dumps(config))
-        if nudge:
-            self.client.publish(keys.CONFIG + "r1", str(serial))
 
 
 class Line:
@@ -112,15 +66,6 @@ class Line:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.client.close()
-    server.kill()
-
-
-@pytest.fixture
 def line(server: RedisServer) -> Iterator[Line]:
     line = Line(server.port)
     yield line
@@ -128,29 +73,13 @@ def line(server: RedisServer) -> Iterator[Line]:
 
 
 @pytest.fixture
-def replica(line: Line, start: Callable[..., ReplicaProcess]) -> ReplicaProcess:
+def replica(server: RedisServer, line: Line, start: Callable[..., ReplicaProcess]) -> ReplicaProcess:
     """A replica whose ``reconfigure`` refuses serial 13."""
-    where = {
-        "host": "127.0.0.1",
-        "port": str(line.port),
-        "username": user_of("r1"),
-        "password": "secret",
-        "config": keys.CONFIG + "r1",
-        "ack": keys.ACK + "r1",
-        "acked": keys.ACKED_CHANNEL,
-    }
-    return start("functions:Greeter", is_class=True, redis=where)
+    return start("functions:Greeter", is_class=True, redis=server.where(line.port))
 
 
 def applied(server: RedisServer, serial: int) -> dict[str, Any]:
-    """Wait until the replica has acknowledged ``serial``; return the acknowledgement."""
-
-    def ack() -> dict[str, Any]:
-        return json.loads(server.client.get(keys.ACK + "r1") or "{}")
-
-    return eventually(
-        lambda: ack() if ack().get("serial") == serial else None, f"configuration {serial}", CAUGHT_UP_S + SLACK_S
-    )
+    return server.applied(serial, CAUGHT_UP_S + SLACK_S)
 
 
 def test_a_nudge_is_enough_and_is_acknowledged(server: RedisServer, replica: ReplicaProcess):
