@@ -22,7 +22,7 @@ from fngw_builder.environment import disk
 from fngw_builder.environment.lock import LocalWheel, PipPackage
 from fngw_builder.environment.pip_lines import WHEEL_HINT, wheel_name
 from fngw_builder.environment.provided import Distribution, write_stubs
-from fngw_builder.environment.pypi_names import meant
+from fngw_builder.environment.pypi_names import installed_as, meant
 from fngw_builder.environment.requirements import Requirements
 from fngw_builder.environment.sources import Sources, redact
 from fngw_builder.environment.target import Target
@@ -98,12 +98,12 @@ class PipSolver:
         Returns:
             ``package_not_found``, ``sdist_only``, ``index_unreachable`` or ``environment_unsolvable``.
         """
-        if NO_LOGIN in reason.tree:
+        if NO_LOGIN in reason.notes:
             return BuildFailed(
                 "an index wants another login",
                 code="index_unreachable",
                 hint="write https://user:${NAME}@host/…, and set the variable NAME where fngw is started",
-                detail=reason.tree,
+                detail=reason.notes,
             )
         return self._not_found(reason) or _no_wheels(reason) or self._incompatible(reason)
 
@@ -129,7 +129,7 @@ class PipSolver:
 
     def _failure(self, text: str) -> Exception:
         if NO_SOLUTION in text or "conflicting URLs" in text:
-            return NoSolution(_tree(text))
+            return _no_solution(text)
         if disk.is_full(text):
             return disk.full(text, self._sources.cache)
         if any(sign in text for sign in UNREACHABLE):
@@ -187,13 +187,13 @@ class PipSolver:
 
 
 def _no_wheels(reason: NoSolution) -> BuildFailed | None:
-    names = list(dict.fromkeys(_NO_WHEEL.findall(reason.tree)))
+    names = list(dict.fromkeys(_NO_WHEEL.findall(reason.notes)))
     if not names:
         return None
     return BuildFailed(
         f"there is no wheel for this Python and platform of {', '.join(names)}, only sources",
         code="sdist_only",
-        hint=WHEEL_HINT,
+        hint=installed_as(names[0]) or WHEEL_HINT,
         detail=reason.tree,
     )
 
@@ -216,8 +216,10 @@ def _missing(what: str) -> BuildFailed:
     )
 
 
-def _tree(text: str) -> str:
-    return "\n".join(line for line in _plain(text).splitlines() if NO_SOLUTION not in line).strip()
+def _no_solution(text: str) -> NoSolution:
+    lines = [line for line in _plain(text).splitlines() if NO_SOLUTION not in line]
+    notes = [line for line in lines if line.startswith("hint:")]
+    return NoSolution("\n".join(line for line in lines if line not in notes), "\n".join(notes))
 
 
 def _plain(text: str) -> str:

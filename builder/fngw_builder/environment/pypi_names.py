@@ -54,5 +54,9 @@ def meant(name: str) -> str:
         >>> meant("sklearn"), meant("reqests")
         ("did you mean 'scikit-learn'?", "did you mean 'requests'?")
     """
-    installed = IMPORTED_AS.get(name)
-    return f"did you mean {installed!r}?" if installed else did_you_mean(name, POPULAR)
+    return installed_as(name) or did_you_mean(name, POPULAR)
+
+
+def installed_as(name: str) -> str:
+    """Return a hint for the name of a module that is installed by another one, or nothing."""
+    return f"did you mean {IMPORTED_AS[name]!r}?" if name in IMPORTED_AS else ""

@@ -9,9 +9,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from fngw.errors import BuildFailed
 from fngw_builder.environment import cuda
@@ -90,6 +90,37 @@ def choices(needs: frozenset[str]) -> Iterator[frozenset[str]]:
         yield required | some
 
 
+@dataclass(frozen=True)
+class Fit(Generic[T]):
+    """An answer, the ``needs`` that it has, and why it has not all of those that are required."""
+
+    answer: T
+    needs: frozenset[str]
+    conflict: NoSolution | None = None
+
+
+def fit(attempt: Callable[[frozenset[str]], T], needs: frozenset[str]) -> Fit[T]:
+    """Return the answer with as many of the needs as there is one with: all, then fewer, none in the end.
+
+    That there is none at all is found out at the second try, not at the last.
+
+    Raises:
+        NoSolution: there is no answer even without needs.
+    """
+    everything, *less = choices(needs)
+    try:
+        return Fit(attempt(everything), everything)
+    except NoSolution as reason:
+        conflict = reason
+    alone = attempt(frozenset())
+    for some in less:
+        try:
+            return Fit(attempt(some), some)
+        except NoSolution as reason:
+            conflict = reason
+    return Fit(alone, frozenset(), conflict)
+
+
 def _conda(
     requirements: Requirements, target: Target, sources: Sources
 ) -> tuple[tuple[CondaPackage, ...], frozenset[str]]:
@@ -97,29 +128,17 @@ def _conda(
 
     Where pip is asked for something, all are: its requirements may pin what conda would bring another version of.
     """
+    everything = REQUIRED | PREFERRED
     if requirements.conda is None:
-        return (), REQUIRED | PREFERRED
+        return (), everything
     solver = CondaSolver(requirements.python, requirements.conda, requirements.channels, target, sources)
-    if requirements.pip:
-        return _alone(solver), REQUIRED | PREFERRED
-    names = {CONDA_NAMES.get(need, need): need for need in REQUIRED | PREFERRED}
+    names = {} if requirements.pip else {CONDA_NAMES.get(need, need): need for need in everything}
     offered = frozenset(names[name] for name in solver.known(names))
-
-    def attempt(needs: frozenset[str]) -> tuple[CondaPackage, ...]:
-        return solver.solve(sorted(CONDA_NAMES.get(need, need) for need in needs))
-
     try:
-        packages, needs = _first(attempt, choices(offered))
-    except NoSolution:
-        packages, needs = _alone(solver), frozenset()
-    return packages, (REQUIRED | PREFERRED) - needs
-
-
-def _alone(solver: CondaSolver) -> tuple[CondaPackage, ...]:
-    try:
-        return solver.solve()
+        found = fit(lambda some: solver.solve(sorted(CONDA_NAMES.get(need, need) for need in some)), offered)
     except NoSolution as reason:
         raise solver.explain(reason) from None
+    return found.answer, everything - found.needs
 
 
 def _pip(
@@ -131,30 +150,13 @@ def _pip(
     needs: frozenset[str],
 ) -> tuple[tuple[PipPackage, ...], tuple[LocalWheel, ...]]:
     solver = PipSolver(requirements, target, sources, present, bundle)
-    missing = needs - {one.name for one in present}
     try:
-        return _first(lambda some: solver.solve(sorted(some)), choices(missing))[0]
-    except NoSolution as with_needs:
-        try:
-            solver.solve()
-        except NoSolution as alone:
-            raise solver.explain(alone) from None
-        raise runtime_conflict(with_needs) from None
-
-
-def _first(attempt: Callable[[frozenset[str]], T], tries: Iterator[frozenset[str]]) -> tuple[T, frozenset[str]]:
-    """Return the first answer, and what it is the answer to.
-
-    Raises:
-        NoSolution: there is none for any; this is the last one's.
-    """
-    last = NoSolution("nothing was tried")
-    for needs in tries:
-        try:
-            return attempt(needs), needs
-        except NoSolution as reason:
-            last = reason
-    raise last
+        found = fit(lambda some: solver.solve(sorted(some)), needs - {one.name for one in present})
+    except NoSolution as reason:
+        raise solver.explain(reason) from None
+    if found.conflict:
+        raise runtime_conflict(found.conflict)
+    return found.answer
 
 
 def runtime_conflict(reason: NoSolution) -> BuildFailed:

@@ -10,11 +10,17 @@ HEAD_LINES = 6
 
 
 class NoSolution(Exception):
-    """The requirements do not fit together; ``tree`` is the solver's reason, for people."""
+    """The requirements do not fit together.
 
-    def __init__(self, tree: str) -> None:
+    Args:
+        tree: the solver's reason, for people.
+        notes: what else the solver says, for its own users.
+    """
+
+    def __init__(self, tree: str, notes: str = "") -> None:
         super().__init__(tree)
         self.tree = tree.strip()
+        self.notes = notes
 
     @property
     def head(self) -> str:
