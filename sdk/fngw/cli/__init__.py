@@ -6,6 +6,7 @@
 ``options``  the options that commands share
 ``values``   text on the command line → Python values
 ``load``     imports a user's file and finds its deployments
+``completion``, ``shapes``, ``shells``   completing in a shell: the command, what there is to complete, the scripts
 ``manifest``, ``difference``   the file of ``fngw apply``, and what it would change
 ``up``, ``deploy``, ``apply``, ``inspect``, ``change``, ``call``   the commands themselves, a group each
 

@@ -30,6 +30,7 @@ COMMANDS = (
     Command("scale", "change", "scale", "Deployments", "change the number of replicas"),
     Command("config", "change", "config", "Deployments", "change the user_config"),
     Command("delete", "deploy", "delete", "Deployments", "delete deployments"),
+    Command("completion", "completion", "completion", "This shell", "print a script that completes what is typed"),
 )
 
 BY_NAME = {command.name: command for command in COMMANDS}
