@@ -7,15 +7,13 @@ have no times to compare. Neighbours: `bytecode_script` is what the interpreter 
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from fngw.errors import BuildFailed
-from fngw_builder.environment import bytecode_script, disk
+from fngw_builder.environment import bytecode_script, child, disk
 from fngw_builder.report import Report
 
 #: For the interpreter: with any other seed, sets in byte-code would change their order from run to run.
@@ -55,11 +53,14 @@ class LocalCompiler:
         interpreter = self._python or stage / "bin" / "python"
         line = command(str(interpreter), str(stage), prefix, self._jobs)
         with tempfile.TemporaryFile("w+", errors="replace") as errors:
-            with _running(line, errors) as process:
-                relay(process.stdout, self._report)
+            try:
+                with child.running(line, environment=VARIABLES, cwd=Path("/"), stderr=errors) as script:
+                    relay(child.lines(script.stdout), self._report)
+            except OSError as error:
+                raise failure(f"{interpreter}: {error.strerror}") from error
             errors.seek(0)
-            if process.returncode:
-                raise failure(errors.read() or f"{interpreter} ended with the status {process.returncode}")
+            if script.returncode:
+                raise failure(errors.read() or f"{interpreter} ended with the status {script.returncode}")
 
 
 def command(python: str, stage: str, prefix: str, jobs: int) -> list[str]:
@@ -76,10 +77,10 @@ def command(python: str, stage: str, prefix: str, jobs: int) -> list[str]:
     return [python, "-s", "-S", "-W", "ignore", "-c", script, stage, prefix, str(jobs)]
 
 
-def relay(output: IO[str] | None, report: Report) -> None:
-    """Tell a report what the script prints, until it ends."""
-    for line in output or ():
-        done, _, total = line.strip().partition(" ")
+def relay(output: Iterable[str], report: Report) -> None:
+    """Tell a report what the script prints, line by line."""
+    for line in output:
+        done, _, total = line.partition(" ")
         if done.isdigit() and total.isdigit():
             report.progress("compile", int(done), int(total), "files")
 
@@ -104,26 +105,3 @@ def strip(stage: Path) -> None:
                 if name.endswith(".pyc"):
                     Path(folder, name).unlink()
         folders.sort()
-
-
-@contextmanager
-def _running(line: list[str], errors: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """Run a command that does not outlive the block, however that is left."""
-    try:
-        process = subprocess.Popen(
-            line,
-            env=VARIABLES,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-    except OSError as error:
-        raise failure(f"{line[0]}: {error.strerror}") from error
-    with process:
-        try:
-            yield process
-        except BaseException:
-            process.terminate()  # it ends those that it started
-            raise
