@@ -6,7 +6,6 @@ a wheel without files, which is pinned: what pip installs on top then fits what 
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from fngw_builder.environment.cache import Cache
 from fngw_builder.environment.link import link
 from fngw_builder.environment.lock import CondaPackage, Lock
 from fngw_builder.environment.sources import Sources
@@ -49,10 +49,7 @@ def provided(lock: Lock, target: Target, sources: Sources, report: Report) -> tu
     packages = tuple(package for package in lock.conda if _runs_on_python(package))
     if len(packages) < 2:
         return ()
-    sources.cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="solve-", dir=sources.cache) as name:
-        stage = Path(name, "stage")
-        stage.mkdir()
+    with Cache(sources.cache, limit=0).stage() as stage:
         link(replace(lock, conda=packages), target, stage, sources, report)
         return tuple(distributions(stage / site_packages(lock)))
 

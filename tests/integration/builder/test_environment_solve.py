@@ -448,4 +448,4 @@ def test_a_variable_that_is_not_set(solved: Solve) -> None:
 
 def test_nothing_is_left_behind(solved: Solve, sources: Sources) -> None:
     solved(["legacylib", {"pip": ["pip-greeter"]}])
-    assert {path.name for path in sources.cache.iterdir()} <= {"repodata", "packages", "uv"}
+    assert not list(sources.cache.glob("stage/*"))
