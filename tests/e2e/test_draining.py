@@ -35,18 +35,18 @@ class App:
 
 CHAT = """
 import fngw
-from fastapi import FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
 
-app = FastAPI()
+async def chat(socket):
+    await socket.accept()
+    async for text in socket.iter_text():
+        await socket.send_text(text)
 
 @fngw.deployment(graceful_shutdown_wait_loop_s=0.5, graceful_shutdown_timeout_s=60)
-@fngw.ingress(app)
+@fngw.ingress(Starlette(routes=[WebSocketRoute("/chat", chat)]))
 class App:
-    @app.websocket("/chat")
-    async def chat(self, socket: WebSocket):
-        await socket.accept()
-        async for text in socket.iter_text():
-            await socket.send_text(text)
+    pass
 """
 
 CALLER = """
