@@ -49,19 +49,20 @@ def names(library: Path) -> set[str]:
 
 
 def read(info: Path) -> list[Row]:
-    """Return what a ``.dist-info`` records; nothing if it has no record."""
+    """Return what a ``.dist-info`` records, but of the record itself; nothing if it has none."""
     path = info / RECORD
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [Row(*(*row, "", "")[:3]) for row in csv.reader(file) if row]
+        rows = [Row(*(*row, "", "")[:3]) for row in csv.reader(file) if row]
+    return [row for row in rows if row.path != f"{info.name}/{RECORD}"]
 
 
 def write(info: Path, rows: Iterable[Row]) -> None:
-    """Give a ``.dist-info`` another record, sorted."""
+    """Give a ``.dist-info`` another record, sorted, and with itself."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows((row.path, row.hash, row.size) for row in sorted(rows))
+    writer.writerows((row.path, row.hash, row.size) for row in sorted([*rows, Row(f"{info.name}/{RECORD}")]))
     replace(info / RECORD, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
@@ -90,8 +91,9 @@ def damaged(prefix: Path) -> list[str]:
 
 def libraries(prefix: Path) -> Iterator[Path]:
     """Yield every site-packages of a prefix; some systems keep compiled packages apart, in lib64."""
-    for folder in ("lib", "lib64"):
-        yield from sorted((prefix / folder).glob("python*/site-packages"))
+    for folder in (prefix / "lib", prefix / "lib64"):
+        if not folder.is_symlink():
+            yield from sorted(folder.glob("python*/site-packages"))
 
 
 def _is_whole(info: Path) -> bool:
