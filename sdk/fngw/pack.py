@@ -135,7 +135,7 @@ def _checked(code: Pickled, python: str, target: Any) -> Pickled:
             f"python: {target.__qualname__} can only be sent as a pickle, which needs the Python {caller_python()} "
             f"that wrote it, not {python}",
             code="python_mismatch",
-            hint="define it in a module of its own, which travels as source; or leave python out",
+            hint="define it in a module of its own, which travels as source; or ask for that Python",
         )
     return code
 

@@ -65,7 +65,8 @@ class CondaSolver:
         Raises:
             BuildFailed: ``channel_unreachable``.
         """
-        return set(names) & self._repodata.names
+        wanted = set(names)
+        return wanted & self._repodata.names if wanted else wanted
 
     def explain(self, reason: NoSolution) -> BuildFailed:
         """Return the error that says why the user's own specs have no answer: what to correct, where that is plain.

@@ -36,6 +36,7 @@ _UNKNOWN = re.compile(
     r"(?:Because |and )(\S+) was not found in the (?:package registry|provided package locations)"
 )
 _NO_WHEEL = re.compile(r"Wheels are required for `([^`]+)`")
+_MARGIN = re.compile(r"^ {0,9}(?:(?:error:|cause:|×|╰─▶|├─▶|│)\s*)?")
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 
 
@@ -223,11 +224,9 @@ def _no_solution(text: str) -> NoSolution:
 
 
 def _plain(text: str) -> str:
-    """uv's message without its drawing and its warnings."""
+    """uv's message without its drawing, its margin and its warnings."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("warning:")]
-    return (
-        "\n".join(re.sub(r"^\s*(?:error:|cause:|×|╰─▶|│|├─▶)\s*", "", line) for line in lines) or "uv said nothing"
-    )
+    return "\n".join(_MARGIN.sub("", line) for line in lines) or "uv said nothing"
 
 
 # -- what uv answers --------------------------------------------------------------------------------------

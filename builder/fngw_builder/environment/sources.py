@@ -167,12 +167,14 @@ class Sources:
 def redact(text: str, secrets: Mapping[str, str] | None = None) -> str:
     """Return ``text`` without credentials: those in addresses, and the values of ``secrets``.
 
+    Values of less than four characters stay: what is replaced by them would be anything.
+
     Example:
         >>> redact("GET https://me:pw@example.org/simple")
         'GET https://****@example.org/simple'
     """
     for name, value in sorted((secrets or {}).items(), key=lambda item: -len(item[1])):
-        if value:
+        if len(value) > 3:
             text = text.replace(value, f"${{{name}}}")
     text = re.sub(r"(?<=://)[^/@\s'\"]+(?=@)", "****", text)
     return re.sub(r"(?<=/t/)[^/\s'\"$]{4,}(?=/)", "****", text)
