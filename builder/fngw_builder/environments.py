@@ -21,11 +21,13 @@ from fngw import protocol
 from fngw_builder import bundle, host, images, tree_layer
 from fngw_builder import plan as planning
 from fngw_builder.container_compiler import ContainerCompiler
-from fngw_builder.environment import requirements, solve, stage
+from fngw_builder.environment import requirements
 from fngw_builder.environment.bytecode import Compiler, LocalCompiler
 from fngw_builder.environment.cache import Cache
 from fngw_builder.environment.lock import Lock, LockStore
+from fngw_builder.environment.solve import solve
 from fngw_builder.environment.sources import Sources
+from fngw_builder.environment.stage import materialise
 from fngw_builder.environment.target import Target
 from fngw_builder.image_archive import Image
 from fngw_builder.made import Below
@@ -146,7 +148,7 @@ class Environments:
         with self._cache.alone(key):
             digest = store.newest(key)
             if digest is None:
-                digest = store.put(solve.solve(self._wanted, target, self._sources, self._report, files))
+                digest = store.put(solve(self._wanted, target, self._sources, self._report, files))
                 for known_by in {key, plain}:
                     store.remember(known_by, digest)
         self._report.say(f"lock {digest}")
@@ -156,7 +158,7 @@ class Environments:
     def _staged(self, lock: Lock, target: Target, compiler: Compiler, files: Path) -> Iterator[Path]:
         """Build it in a folder of its own; as many at once as there are processors."""
         with self._cache.slot(os.cpu_count() or 1), self._cache.stage() as folder:
-            stage.materialise(lock, target, folder, self._sources, self._report, compiler, files)
+            materialise(lock, target, folder, self._sources, self._report, compiler, files)
             yield folder
 
     def _layered(self, engine: images.Images, base: Image, plan: planning.Plan, folder: Path) -> Image:

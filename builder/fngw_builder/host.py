@@ -23,7 +23,7 @@ def subdir(machine: str | None = None) -> str:
 
 def glibc() -> str:
     """Return the version of this machine's C library, ``"0"`` if it is not glibc."""
-    name, version = platform.libc_ver(sys.executable)
+    name, version = platform.libc_ver()  # of an executable it would tell the oldest that will do
     return version if name == "glibc" else "0"
 
 
