@@ -70,7 +70,7 @@ def as_failure(error: Exception) -> FngwError:
     if isinstance(error, Cancelled):
         return BuildFailed(
             "the build was cancelled: nobody waited for it any more",
-            code="build_cancelled",
+            code=builds.CANCELLED,
             hint="deploy again; what was downloaded so far is kept",
         )
     if isinstance(error, JobTimeoutException):

@@ -77,8 +77,9 @@ class Artifacts:
         for generation, (revision, task) in list(self._builds.items()):
             if generation not in generations:
                 log.info("%s: nobody wants the build for revision %d any more", self._owner.name, revision.number)
-                await self._images.cancel(revision.spec)
                 task.cancel()
+                await asyncio.wait({task})  # until it follows the build no more
+                await self._images.cancel(revision.spec)
 
     async def note_all(self) -> None:
         """Note them all again, as Redis has lost them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 from fngw.errors import from_problem
 from fngw.spec import DeploymentSpec
@@ -38,17 +39,18 @@ class Images:
         Raises:
             BuildFailed: with the log's tail.
         """
-        async for news in self._building.follow(request_for(spec, self._engine.name)):
-            if not isinstance(news, BuildResult):
-                await report(news)
-            elif news.artifact is None:
-                raise from_problem(dict(news.error or {}))
-            else:
-                return news.artifact, news.reused
+        async with aclosing(self._building.follow(request_for(spec, self._engine.name))) as followed:
+            async for news in followed:
+                if not isinstance(news, BuildResult):
+                    await report(news)
+                elif news.artifact is None:
+                    raise from_problem(dict(news.error or {}))
+                else:
+                    return news.artifact, news.reused
         raise AssertionError("a build ends with a result")
 
     async def cancel(self, spec: DeploymentSpec) -> None:
-        """Stop the build of what is wanted no more."""
+        """Stop the build of what is wanted no more, unless another deployment waits for the same."""
         await self._building.cancel(request_for(spec, self._engine.name))
 
     def close(self) -> None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from fngw_state import builds
 from fngw_state.records import BuildProgress, BuildRequest, BuildResult
 from fngw_state.store import Store
 
 log = logging.getLogger(__name__)
+
+#: A line of a build's log, how far it is, or how it ended.
+News = str | BuildProgress | BuildResult
 
 #: Between looks at a build: at first, as one of code alone is done in a blink; and later.
 POLL_S, SLOW_POLL_S = 0.02, 0.2
@@ -36,12 +39,13 @@ class Building:
     def __init__(self, store: Store, redis_url: str) -> None:
         self._store = store
         self._queue = builds.connect(redis_url)
-        self._followed: Counter[str] = Counter()
+        self._followed: Counter[str] = Counter()  # by request key
 
-    async def follow(self, request: BuildRequest) -> AsyncIterator[str | BuildProgress | BuildResult]:
+    async def follow(self, request: BuildRequest) -> AsyncGenerator[News, None]:
         """Ask for a build, unless it is under way; yield its log's lines, how far it is, and last its result.
 
         The builder is asked even when it has answered before: it alone knows whether the base is still the same.
+        Close it (``contextlib.aclosing``) when it is left before its end.
         """
         key = builds.request_key(request)
         self._followed[key] += 1
@@ -53,14 +57,16 @@ class Building:
                 yield news
         finally:
             self._followed[key] -= 1
+            if not self._followed[key]:
+                del self._followed[key]
 
     async def cancel(self, request: BuildRequest) -> None:
-        """Stop a build that one who follows it wants no more, unless another of this process follows it, too."""
+        """Stop a build, unless this process still follows it. Another process that does asks for it again."""
         key = builds.request_key(request)
-        if self._followed[key] <= 1:
+        if key not in self._followed:
             await asyncio.to_thread(builds.cancel, self._queue, key)
 
-    async def _news(self, request: BuildRequest, key: str) -> AsyncIterator[str | BuildProgress | BuildResult]:
+    async def _news(self, request: BuildRequest, key: str) -> AsyncGenerator[News, None]:
         now = asyncio.get_running_loop().time
         seen, known, began = 0, None, now()
         looked = began
@@ -71,15 +77,21 @@ class Building:
                 yield line
             if progress and progress != known:
                 yield (known := progress)
-            if result:
+            if result and not _is_cancelled(result):
                 yield result
                 return
-            if now() - looked > LIVENESS_POLL_S:
+            if result or now() - looked > LIVENESS_POLL_S:
                 looked = now()
+                if result:  # by somebody who did not know that it is wanted here, too
+                    await self._store.forget_build(key)
                 if await asyncio.to_thread(builds.ensure, self._queue, request):
-                    log.warning("build %s was lost with its builder; queued again", key)
+                    log.warning("build %s was lost with its builder, or stopped; queued again", key)
                     seen = 0  # its log begins anew, too
             await asyncio.sleep(POLL_S if now() - began < SLOW_AFTER_S else SLOW_POLL_S)
 
     def close(self) -> None:
         self._queue.close()
+
+
+def _is_cancelled(result: BuildResult) -> bool:
+    return result.error is not None and result.error.get("code") == builds.CANCELLED

@@ -27,6 +27,8 @@ from fngw_state.records import BuildRequest
 
 #: The builder's function.
 JOB = "fngw_builder.jobs.build"
+#: The code of the error of a build that was cancelled.
+CANCELLED = "build_cancelled"
 #: A cold solve and download of a large environment takes minutes; an hour is a hang.
 JOB_TIMEOUT_S = 3600
 #: RQ's own record of a finished job. The result that matters is under ``keys.BUILD``.

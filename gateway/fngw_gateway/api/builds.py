@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, Field
@@ -17,9 +20,12 @@ from fngw_gateway.api.deployments import claim_blobs, parse
 from fngw_state.records import BuildProgress, BuildRequest, BuildResult
 
 if TYPE_CHECKING:
-    from fngw_state.building import Building
+    from fngw_state.building import Building, News
 
 router = APIRouter(tags=["builds"])
+
+#: Silence after which a comment tells the client that the line is alive.
+COMMENT_S = 5.0
 
 
 class WantedBuild(BaseModel):
@@ -81,18 +87,40 @@ async def _wanted(spec: DeploymentSpec, request: Request) -> BuildRequest:
     return request_for(spec, engine["name"])
 
 
-async def _stream(building: Building, wanted: BuildRequest) -> AsyncIterator[bytes]:
+async def _stream(building: Building, wanted: BuildRequest) -> AsyncGenerator[bytes, None]:
     ended = False
     try:
-        async for news in building.follow(wanted):
-            ended = isinstance(news, BuildResult)
-            yield f"data: {json.dumps(event_of(news))}\n\n".encode()
+        async with aclosing(building.follow(wanted)) as followed, aclosing(paced(followed, COMMENT_S)) as told:
+            async for one in told:
+                ended = isinstance(one, BuildResult)
+                yield b": building\n\n" if one is None else f"data: {json.dumps(event_of(one))}\n\n".encode()
     finally:
         if not ended:
-            await building.cancel(wanted)
+            with anyio.CancelScope(shield=True):  # Starlette goes on cancelling who waits for something here
+                await building.cancel(wanted)
 
 
-def event_of(news: str | BuildProgress | BuildResult) -> dict[str, Any]:
+async def paced(news: AsyncGenerator[News, None], pause_s: float) -> AsyncGenerator[News | None, None]:
+    """Yield what there is, and None whenever there was nothing for ``pause_s`` seconds."""
+    coming = asyncio.ensure_future(anext(news, None))
+    try:
+        while True:
+            await asyncio.wait({coming}, timeout=pause_s)
+            if not coming.done():
+                yield None
+                continue
+            one = coming.result()
+            if one is None:
+                return
+            yield one
+            coming = asyncio.ensure_future(anext(news, None))
+    finally:
+        coming.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({coming})
+
+
+def event_of(news: News) -> dict[str, Any]:
     """Return what a client is told."""
     if isinstance(news, str):
         return {"kind": "build", "message": news}
