@@ -52,10 +52,6 @@ class Requirements:
             t for t in (*self.channels, *(self.conda or ()), *self.pip, *self.pip_options) if VARIABLE.search(t)
         )
 
-    def __bool__(self) -> bool:
-        """Whether anything is asked for beyond the base's Python."""
-        return self.conda is not None or bool(self.pip)
-
 
 def read(
     python: str, conda: Mapping[str, Any] | None, pip: Sequence[str] | None, channels: Sequence[str]

@@ -163,7 +163,6 @@ def test_channels_default_to_the_settings() -> None:
 
 def test_an_empty_conda_still_means_conda() -> None:
     assert conda({}).conda == () and conda({"environment_yml": "dependencies:\n"}).conda == ()
-    assert conda({}) and not pip()
 
 
 @pytest.mark.parametrize(

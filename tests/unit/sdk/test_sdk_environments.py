@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import fngw
 from fngw.environments import read_environment
 from fngw.options import Options
+from fngw.pack import pack
 
 from .sdk_projects import write
 
@@ -75,8 +77,8 @@ def test_condas_python_is_the_replicas(project: Path, spec: str) -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    ["python", "python>=3.9", "python >=3.9,<3.12", "python=3", "python~=3.9", "python 3.9|3.10", "python-dateutil=3.9",
-     "python_abi=3.9", "pythonnet 3.9", "ipython=3.9", 3],
+    ["python", "python>=3.9", "python >=3.9,<3.12", "python=3", "python~=3.9", "python 3.9|3.10",
+     "python-dateutil=3.9", "python_abi=3.9", "pythonnet 3.9", "ipython=3.9", 3],
 )  # fmt: skip
 def test_more_than_one_python_leaves_the_default(spec: object) -> None:
     assert read_environment(Options(name="x", conda={"dependencies": ["numpy", spec]}), None).python is None
@@ -84,8 +86,8 @@ def test_more_than_one_python_leaves_the_default(spec: object) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["dependencies:\n  - python=3.9\n", "dependencies: [numpy, python=3.9]", "dependencies:\n- 'python 3.9.*' # why\n",
-     'dependencies: ["conda-forge::python=3.9", six]', "dependencies:\n  -   python = 3.9\r\n  - six\r\n"],
+    ["dependencies:\n  - python=3.9\n", "dependencies: [numpy, python=3.9]",
+     "dependencies:\n- 'python 3.9.*' # why\n", 'dependencies: ["conda-forge::python=3.9", six]', "dependencies:\n  -   python = 3.9\r\n  - six\r\n"],
 )  # fmt: skip
 def test_condas_python_in_a_file(project: Path, text: str) -> None:
     write(project, {"environment.yml": text})
@@ -109,3 +111,16 @@ def test_two_pythons_are_a_conflict() -> None:
     assert caught.value.code == "python_conflict"
     same = Options(name="x", python="3.9", conda={"dependencies": ["python=3.9"]})
     assert read_environment(same, None) is same
+
+
+def test_what_is_packed_is_for_condas_python() -> None:
+    options = Options(name="x", conda={"dependencies": ["python=3.9"]})
+    packed = pack(json.dumps, options, (), {}, 1 << 30)
+    packed.bundle.file.close()
+    assert packed.python == "3.9" and packed.options.python == "3.9"
+
+
+def test_a_deployment_equals_what_is_fetched_of_it() -> None:
+    conda = {"dependencies": ["python=3.9"]}
+    deployment = fngw.deployment(name="x", conda=conda)(json.dumps)
+    assert deployment == deployment.options(python="3.9")
