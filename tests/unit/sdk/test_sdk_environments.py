@@ -87,7 +87,8 @@ def test_more_than_one_python_leaves_the_default(spec: object) -> None:
 @pytest.mark.parametrize(
     "text",
     ["dependencies:\n  - python=3.9\n", "dependencies: [numpy, python=3.9]",
-     "dependencies:\n- 'python 3.9.*' # why\n", 'dependencies: ["conda-forge::python=3.9", six]', "dependencies:\n  -   python = 3.9\r\n  - six\r\n"],
+     "dependencies:\n- 'python 3.9.*' # why\n", 'dependencies: ["conda-forge::python=3.9", six]',
+     "dependencies:\n  -   python = 3.9\r\n  - six\r\n"],
 )  # fmt: skip
 def test_condas_python_in_a_file(project: Path, text: str) -> None:
     write(project, {"environment.yml": text})
