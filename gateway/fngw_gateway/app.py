@@ -5,21 +5,28 @@ It wraps *outside* FastAPI, so that a request for a function passes no router an
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+from fngw_gateway import exposition
+from fngw_gateway.metrics import Metrics
 from fngw_gateway.proxy import DataPlane, headers, problems, routing
 from fngw_gateway.proxy.plane import CALL_PREFIX
 from fngw_gateway.proxy.tunnel import Tunnel
 from fngw_gateway.settings import GatewaySettings
 from fngw_gateway.tables import Tables, gateway_id
-from fngw_state.store import Store, connect
+from fngw_state.store import LOST, Store, connect
 
 __all__ = ["Gateway", "create_gateway"]
 
 log = logging.getLogger(__name__)
+
+PAGES = frozenset({b"/-/healthz", b"/-/routes", b"/-/metrics"})
+#: How long a scrape waits for Redis to tell of the replicas.
+STATUS_S = 2.0
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -40,7 +47,8 @@ def create_gateway(settings: GatewaySettings) -> Gateway:
     store = Store(connect(settings.redis_url))
     plane = DataPlane(max_body=settings.max_body, token=settings.token)
     tables = Tables(store, gateway_id(), plane.apply)
-    return Gateway(plane, tables, store, create_api(store, settings))
+    metrics = Metrics(settings.layout.metrics, plane)
+    return Gateway(plane, tables, store, create_api(store, settings), metrics)
 
 
 class Gateway:
@@ -51,13 +59,15 @@ class Gateway:
         tables: keeps its table current.
         store: closed at the end.
         api: answers under ``/-/`` (a FastAPI or Starlette application).
+        metrics: of all gateway processes.
     """
 
-    def __init__(self, plane: DataPlane, tables: Tables, store: Store, api: Any) -> None:
+    def __init__(self, plane: DataPlane, tables: Tables, store: Store, api: Any, metrics: Metrics) -> None:
         self._plane = plane
         self._tables = tables
         self._store = store
         self._api = api
+        self._metrics = metrics
 
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
         kind = scope["type"]
@@ -79,22 +89,34 @@ class Gateway:
     def _own(self, scope: Any, receive: Receive, send: Send, path: bytes, key: bytes) -> Awaitable[None]:
         if key.startswith(CALL_PREFIX):
             return self._plane.call(scope, receive, send, key)
-        if key in (b"/-/healthz", b"/-/routes"):
-            return self._state(scope, send, key)
+        if key in PAGES:
+            return self._page(scope, send, key)
         request_id = headers.request_id(scope["headers"])
         resolved = {**scope, "path": key.decode("utf-8", "replace"), "raw_path": path}
         resolved["headers"] = [h for h in scope["headers"] if h[0] != headers.REQUEST_ID]
         resolved["headers"].append((headers.REQUEST_ID, request_id))
         return _as_awaitable(self._api(resolved, receive, _adding(send, request_id)))
 
-    async def _state(self, scope: Any, send: Send, key: bytes) -> None:
+    async def _page(self, scope: Any, send: Send, key: bytes) -> None:
+        """Answer a page that needs no token, and works without Redis."""
         if scope["method"] not in ("GET", "HEAD"):
             error = problems.method_not_allowed(scope["method"], key, "GET")
             await self._plane.refuse(scope, send, error)
             return
-        status, value = self._health() if key == b"/-/healthz" else (200, self._plane.listing)
         own = [(headers.REQUEST_ID, headers.request_id(scope["headers"])), (b"cache-control", b"no-store")]
+        if key == b"/-/metrics":
+            await problems.send_body(send, 200, (await self._exposition()).encode(), exposition.CONTENT_TYPE, own)
+            return
+        status, value = self._health() if key == b"/-/healthz" else (200, self._plane.listing)
         await problems.send_json(send, status, value, own)
+
+    async def _exposition(self) -> str:
+        statuses = None
+        with suppress(*LOST):  # the counts are known without Redis
+            async with asyncio.timeout(STATUS_S):
+                statuses = await self._store.all_status()
+        rows = await self._metrics.total()
+        return await asyncio.to_thread(exposition.render, rows, statuses)
 
     def _health(self) -> tuple[int, dict[str, Any]]:
         table, lost = self._tables.table, self._tables.lost
@@ -128,6 +150,8 @@ class Gateway:
         router = getattr(self._api, "router", None)
         if router is not None:
             await stack.enter_async_context(router.lifespan_context(self._api))
+        stack.push_async_callback(self._metrics.stop)
+        self._metrics.start()
         stack.push_async_callback(self._tables.stop)
         await self._tables.start()
         if self._tables.lost is not None:

@@ -12,6 +12,7 @@
     <data>/redis/                    the embedded Redis' append-only file
     <run>/shared/                    gateway.sock, redis.sock: mounted into every replica, read-only
     <run>/r/<replica>/               replica.json, init.pkl, http.sock: mounted into that replica
+    <run>/metrics/                   counts of the gateway processes
     <run>/controller.sock            the controller's log endpoint
 
 The run directory is short, because a Unix socket's path may have 107 bytes (``sun_path``, unix(7)).
@@ -95,6 +96,10 @@ class Layout:
         return self.run / "controller.sock"
 
     @property
+    def metrics(self) -> Path:
+        return self.run / "metrics"
+
+    @property
     def replicas(self) -> Path:
         return self.run / "r"
 
@@ -117,7 +122,8 @@ class Layout:
 
         Replicas that are still there keep theirs.
         """
-        for path in (self.gateway_socket, self.redis_socket, self.controller_socket):
+        sockets = (self.gateway_socket, self.redis_socket, self.controller_socket)
+        for path in (*sockets, *self.metrics.glob("*")):
             path.unlink(missing_ok=True)
         for folder, _, _ in os.walk(self.run, topdown=False):
             with contextlib.suppress(OSError):  # not empty

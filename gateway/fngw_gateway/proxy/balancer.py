@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from fngw.protocol import ROOT_PATH_HEADER
 from fngw_gateway.proxy import problems
 from fngw_gateway.proxy.pool import Pool
+from fngw_gateway.proxy.tally import Tally
 from fngw_state.records import RoutedDeployment, RoutedReplica
 
 __all__ = ["NO_REPLICA_S", "Backend", "Loop", "Replica"]
@@ -89,6 +90,7 @@ class Backend:
         self.route_prefix: str | None = None
         self.root_line = b""  # the header line that tells a replica its root path
         self.request_timeout_s: float | None = None
+        self.tally = Tally()
         self.starts = 0  # how often a replica came when none could be reached
         self._deployment: RoutedDeployment | None = None
         self._loop = loop

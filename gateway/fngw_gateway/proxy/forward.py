@@ -21,6 +21,7 @@ from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.balancer import Backend, Replica
 from fngw_gateway.proxy.connection import Connection, Lost
 from fngw_gateway.proxy.inbound import WATCH_AFTER_S, ClientGone, Inbound
+from fngw_gateway.proxy.tally import CLIENT_LEFT
 
 __all__ = ["Exchange"]
 
@@ -70,6 +71,7 @@ class Exchange:
         "_request",
         "_send",
         "_started",
+        "_status",
         "_task",
         "_tried",
         "_upload",
@@ -106,11 +108,13 @@ class Exchange:
         self._task: asyncio.Task[Any] | None = None
         self._reason: Exception | None = None  # why it was interrupted
         self._lost: FngwError | None = None  # what is told if there is no other replica to try
+        self._status = 500  # of the answer; this one is the server's, when it fails
         self._cold = False  # whether it waited for a replica to start
         self._queued = self._tried = self._started = self._over = False
 
     async def run(self) -> None:
         """Answer the request, one way or another."""
+        self._backend.tally.under_way += 1
         try:
             await self._forward()
         except asyncio.CancelledError:
@@ -245,7 +249,7 @@ class Exchange:
     async def _respond(self, connection: Connection) -> None:
         own = self._own_headers(replica=True)
         passed = headers.answer_headers(connection.status, connection.headers, own)
-        self._started = True
+        self._started, self._status = True, connection.status
         await self._send({"type": "http.response.start", "status": connection.status, "headers": passed})
         while True:
             data, done = connection.take(), connection.done
@@ -276,10 +280,12 @@ class Exchange:
         self._over = True
         self._let_go(answered=False)
         if not isinstance(error, FngwError):
+            self._status = self._status if self._started else CLIENT_LEFT
             return  # nobody is there to be told
         if self._started:
             log.warning("%s: an answer was cut off: %s", self._backend.name, error.message)
             return  # the server closes the connection of an answer without an end
+        self._status = error.status
         close = not self._inbound.complete and error.status == 413
         await problems.send_problem(self._send, error, list(self._own_headers(replica=False)), close=close)
         if close:
@@ -319,6 +325,7 @@ class Exchange:
             self._upload.cancel()
         self._inbound.close()
         self._let_go(answered=False)
+        self._backend.tally.end(self._status, perf_counter() - self._arrived)
 
 
 def _check(head: headers.RequestHead, max_body: int) -> None:

@@ -18,6 +18,7 @@ from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.balancer import Backend
 from fngw_gateway.proxy.forward import Exchange
 from fngw_gateway.proxy.routing import Routes, is_own, read_path
+from fngw_gateway.proxy.tally import Row, Tally
 from fngw_state.records import RoutedDeployment, RoutingTable
 
 __all__ = ["DataPlane"]
@@ -46,6 +47,7 @@ class DataPlane:
         self._bearer = None if token is None else f"Bearer {token}".encode()
         self._routes: Routes[Backend] | None = None
         self._backends: dict[str, Backend] = {}
+        self._unserved = Tally()  # requests that no deployment got
         self._why_not = "it has just started"
 
     # -- the table ----------------------------------------------------------------------------------------
@@ -90,6 +92,17 @@ class DataPlane:
         """Close all connections to replicas."""
         for backend in self._backends.values():
             backend.close()
+
+    # -- what is counted ----------------------------------------------------------------------------------
+
+    def counted(self) -> frozenset[str]:
+        """The deployments in the table, and "" for requests that none of them got."""
+        return frozenset([*self._backends, ""])
+
+    def rows(self) -> dict[str, Row]:
+        """The counts of what this process was asked for."""
+        rows = {name: b.tally.row(b.queued) for name, b in self._backends.items() if b.tally.used}
+        return {**rows, "": self._unserved.row(0)} if self._unserved.used else rows
 
     # -- requests -----------------------------------------------------------------------------------------
 
@@ -164,5 +177,6 @@ class DataPlane:
 
     async def refuse(self, scope: Any, send: problems.Send, error: FngwError) -> None:
         """Answer with an error of the gateway's own."""
+        self._unserved.refuse(error.status)
         own = (headers.REQUEST_ID, headers.request_id(scope["headers"]))
         await problems.send_problem(send, error, [own, (b"server-timing", b"queue;dur=0")])

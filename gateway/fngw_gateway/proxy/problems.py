@@ -45,6 +45,7 @@ __all__ = [
     "replica_lost",
     "request_too_slow",
     "route_not_found",
+    "send_body",
     "send_json",
     "send_problem",
     "stopping",
@@ -170,7 +171,7 @@ def problem_bytes(error: FngwError, more: Iterable[Header]) -> bytes:
         more: headers to add.
     """
     body = json.dumps(to_problem(error)).encode()
-    headers = [*_json_headers(body, protocol.PROBLEM_TYPE), *_problem_headers(error), *more, _CLOSE]
+    headers = [*_body_headers(body, protocol.PROBLEM_TYPE), *_problem_headers(error), *more, _CLOSE]
     lines = [b"%b: %b\r\n" % header for header in headers]
     status = HTTPStatus(error.status)
     return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, status.phrase.encode(), b"".join(lines), body)
@@ -192,11 +193,17 @@ async def send_json(
     last: bool = True,
 ) -> None:
     """Answer with ``value`` as JSON; with ``last=False`` the caller sends the final, empty part itself."""
-    body = json.dumps(value).encode()
-    headers = [*_json_headers(body, content_type), *more]
+    await send_body(send, status, json.dumps(value).encode(), content_type, more, last=last)
+
+
+async def send_body(
+    send: Send, status: int, body: bytes, content_type: str, more: list[Header], *, last: bool = True
+) -> None:
+    """Answer with ``body``; ``last`` as above."""
+    headers = [*_body_headers(body, content_type), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
-def _json_headers(body: bytes, content_type: str) -> list[Header]:
+def _body_headers(body: bytes, content_type: str) -> list[Header]:
     return [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]

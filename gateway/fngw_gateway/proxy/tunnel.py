@@ -9,12 +9,14 @@ WebSocket counts as one request in flight for as long as it lives.
 from __future__ import annotations
 
 import asyncio
+import re
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from fngw.errors import FngwError
 from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.balancer import Backend, Replica
+from fngw_gateway.proxy.tally import CLIENT_LEFT
 
 if TYPE_CHECKING:
     from fngw_gateway.proxy.plane import DataPlane
@@ -27,6 +29,7 @@ MOST_HEAD = 64 * 1024
 HANDSHAKE_S = 30.0
 #: A client may not send frames before the handshake is answered; what it does send is held up to this.
 MOST_EARLY = 64 * 1024
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d[ \r]")
 UPGRADE = b"connection: Upgrade\r\nupgrade: websocket\r\n\r\n"
 
 
@@ -113,6 +116,7 @@ class Tunnel(_Side):
         self._tasks = server_state.tasks
         self._opening: asyncio.Task[None] | None = None
         self._early = b""
+        self._status = CLIENT_LEFT
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -145,11 +149,21 @@ class Tunnel(_Side):
         try:
             backend, head, target = self._plane.upgrade(scope)
             request = b"GET %b HTTP/1.1\r\n%b%b" % (target, b"".join(head.lines), UPGRADE)
-            await self._serve(backend, request, head.request_id)
+            await self._counted(backend, request, head.request_id)
         except FngwError as error:
             own = (headers.REQUEST_ID, headers.request_id(scope["headers"]))
             self.transport.write(problems.problem_bytes(error, [own]))
             self.transport.close()
+
+    async def _counted(self, backend: Backend, request: bytes, request_id: bytes) -> None:
+        backend.tally.under_way += 1
+        try:
+            await self._serve(backend, request, request_id)
+        except FngwError as error:
+            self._status = error.status
+            raise
+        finally:
+            backend.tally.end_tunnel(self._status)
 
     async def _serve(self, backend: Backend, request: bytes, request_id: bytes) -> None:
         arrived = perf_counter()
@@ -184,8 +198,8 @@ class Tunnel(_Side):
         except asyncio.CancelledError:
             self._drop(upstream, backend, replica)
             raise
-        if answer is None:
-            backend.give_back(replica)
+        if answer is None or not STATUS_LINE.match(answer):
+            self._drop(upstream, backend, replica)
             raise problems.replica_lost(backend.name, replica.id, "no answer to a WebSocket handshake")
         if _is_at_capacity(answer):
             upstream.transport.abort()
@@ -199,6 +213,7 @@ class Tunnel(_Side):
         backend.give_back(replica)
 
     def _join(self, upstream: _Upstream, answer: bytes, request_id: bytes) -> None:
+        self._status = int(answer[9:12])
         self.transport.write(_public(answer, request_id))
         upstream.join(self)
         self.peer = upstream

@@ -19,6 +19,7 @@ import uvloop
 
 from fngw_gateway.app import Gateway
 from fngw_gateway.front import Front
+from fngw_gateway.metrics import Metrics
 from fngw_gateway.proxy import DataPlane
 from fngw_state.records import RoutedDeployment, RoutedReplica, RoutingTable
 from fngw_state.store import LOST, Store, connect
@@ -127,8 +128,8 @@ class Site:
 async def site_of(directory: Path, **settings: Any) -> AsyncIterator[Site]:
     plane = DataPlane(**{"max_body": 2**33, "token": None, **settings})
     tables: Any = SimpleNamespace(table=RoutingTable(7), lost=None)
-    store: Any = None
-    gateway = Gateway(plane, tables, store, api)
+    store: Any = SimpleNamespace(all_status=no_status)
+    gateway = Gateway(plane, tables, store, api, Metrics(directory / "metrics", plane))
     tcp = socket.create_server(("127.0.0.1", 0))
     unix = socket.socket(socket.AF_UNIX)
     unix.bind(str(directory / "gateway.sock"))
@@ -142,6 +143,11 @@ async def site_of(directory: Path, **settings: Any) -> AsyncIterator[Site]:
             for upstream in site.upstreams:
                 await upstream.stop()
             plane.close()
+
+
+async def no_status() -> dict[str, Any]:
+    """Stands in for what the controller tells of replicas."""
+    return {}
 
 
 async def api(scope: Any, receive: Any, send: Any) -> None:

@@ -21,7 +21,7 @@ from fngw_state.records import RoutedDeployment, RoutedReplica, RoutingTable
 from fngw_state.store import Store
 
 from .conftest import RedisServer
-from .wire import Client, Message, Peer, Upstream, echo, eventually
+from .wire import Client, Message, Peer, Upstream, echo, eventually, samples
 
 
 class Gateways:
@@ -325,6 +325,102 @@ async def test_several_processes_share_inherited_sockets(
     assert processes[0].returncode == 0
     for _ in range(10):
         assert (await gateways.ask("GET", "/f")).status == 200
+
+
+async def test_each_gateway_has_a_queue_of_its_own(gateways: Gateways, short_dir: Path) -> None:
+    """``max_queued_requests`` is exact to one per gateway process: two may hold twice as many."""
+    go_on = asyncio.Event()
+
+    async def one_at_a_time(peer: Peer, upstream: Upstream) -> None:
+        while await peer.request():
+            if upstream.count:
+                peer.answer(status="503 Full", headers="fngw-at-capacity: 1\r\n")
+                continue
+            upstream.count += 1
+            await go_on.wait()
+            peer.answer(b"done")
+            upstream.count -= 1
+
+    replica = Upstream(short_dir / "r0.sock", one_at_a_time)
+    await replica.start()
+    gateways.start()
+    await gateways.ready()
+    first = gateways.port
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        second = free.getsockname()[1]
+    gateways.port = second
+    gateways.start(FNGW_PORT=str(second))
+    await gateways.ready()
+    await gateways.publish_all(RoutedDeployment("f", "/f", (RoutedReplica("r0", replica.address),), 1, 3, None))
+
+    async def ask(port: int) -> Message:
+        client = Client(*await asyncio.open_connection("127.0.0.1", port))
+        gateways.clients.append(client)
+        return await client.ask("GET", "/f")
+
+    async def queued(port: int) -> float:
+        client = Client(*await asyncio.open_connection("127.0.0.1", port))
+        gateways.clients.append(client)
+        return samples(await client.ask("GET", "/-/metrics")).get('requests_queued{deployment="f"}', 0)
+
+    async def waiting(port: int, count: int) -> bool:
+        return await queued(port) == count
+
+    held = [asyncio.create_task(ask(first))]
+    await eventually(lambda: replica.count == 1)
+    held += [asyncio.create_task(ask(port)) for port in (first, second) for _ in range(3)]
+    await eventually(lambda: waiting(first, 6))  # the sum over both, whichever is asked
+    refused = await asyncio.gather(*(ask(port) for port in (first, second) for _ in range(2)))
+    assert {(answer.status, answer.json()["code"]) for answer in refused} == {(503, "overloaded")}
+    go_on.set()
+    assert {answer.status for answer in await asyncio.gather(*held)} == {200}
+    await replica.stop()
+
+
+async def test_metrics_are_of_all_processes_whichever_is_asked(
+    gateways: Gateways, replica: Upstream, inherited: tuple[socket.socket, socket.socket]
+) -> None:
+    tcp, unix = inherited
+    gateways.port = tcp.getsockname()[1]
+    fds = {"FNGW_FD": str(tcp.fileno()), "FNGW_UNIX_FD": str(unix.fileno())}
+
+    def start() -> subprocess.Popen[bytes]:
+        return gateways.start(tcp.fileno(), unix.fileno(), **fds)
+
+    processes = [start(), start()]
+    await gateways.ready()
+
+    async def count(n: int) -> bool:
+        return len(await gateways.store.gateways()) == n
+
+    await eventually(lambda: count(2), 30)
+    await gateways.publish(replica)
+    slots = gateways.layout.metrics
+
+    async def all_see(requests: int) -> bool:
+        """Each answer is of one process or the other; ten in a row are hardly ever all of one."""
+        seen = [samples(await gateways.ask("GET", "/-/metrics")) for _ in range(10)]
+        return {counted.get('requests_total{deployment="f",code="2xx"}') for counted in seen} == {requests}
+
+    asked = 0
+
+    async def both_have_served() -> bool:
+        nonlocal asked
+        answers = await asyncio.gather(*(gateways.ask("GET", "/f") for _ in range(20)))
+        assert {answer.status for answer in answers} == {200}
+        asked += len(answers)
+        return len(list(slots.glob("*.json"))) == 2
+
+    await eventually(both_have_served, 30)
+    await eventually(lambda: all_see(asked))
+    processes[0].kill()
+    processes[0].wait()
+    assert await all_see(asked), "counters do not go back"
+    start()
+    await gateways.ready()
+    await both_have_served()
+    await eventually(lambda: all_see(asked))
+    assert len(list(slots.glob("*.lock"))) == 2, "the successor took the slot over"
 
 
 async def test_a_port_in_use_is_said(gateways: Gateways) -> None:

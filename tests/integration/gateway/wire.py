@@ -67,6 +67,13 @@ class Message:
         return json.loads(self.body)
 
 
+def samples(answer: Message) -> dict[str, float]:
+    """Read an answer of ``/-/metrics``: ``requests_total{…}`` → value."""
+    lines = [line for line in answer.body.decode().splitlines() if not line.startswith("#")]
+    pairs = [line.removeprefix("fngw_").rpartition(" ") for line in lines]
+    return {key: float(value) for key, _, value in pairs}
+
+
 class Line:
     """One end of a connection."""
 

@@ -1,0 +1,75 @@
+"""Metrics as Prometheus reads them (text format 0.0.4). Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+
+from fngw_gateway.proxy.tally import BOUNDS, CODES, Row
+from fngw_state.records import ReplicaState, Status
+
+__all__ = ["CONTENT_TYPE", "render"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_BUCKETS = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"]
+
+
+def render(rows: Mapping[str, Row], statuses: Mapping[str, Status] | None) -> str:
+    """Return all metrics as text.
+
+    Args:
+        rows: sums over the gateway processes, by deployment; "" for requests that none serves.
+        statuses: what the controller last saw of each deployment; None when that is not known.
+
+    Example:
+        >>> render({}, None)
+        ''
+    """
+    families = (
+        ("fngw_requests_total", "counter", "Requests by the first digit of their status.", _requests(rows)),
+        ("fngw_request_duration_seconds", "histogram", "From arrival to the end of the answer.", _durations(rows)),
+        ("fngw_requests_in_flight", "gauge", "Requests under way, without those queued.", _gauge(rows, -2)),
+        ("fngw_requests_queued", "gauge", "Requests that wait for a replica.", _gauge(rows, -1)),
+        ("fngw_replicas", "gauge", "Replicas by state.", _replicas(statuses or {})),
+    )
+    return "".join(f"{line}\n" for family in families for line in _family(*family))
+
+
+def _family(name: str, kind: str, text: str, samples: Iterable[str]) -> Iterator[str]:
+    """The samples of one metric under their head; nothing without any."""
+    body = [f"{name}{sample}" for sample in samples]
+    if body:
+        yield f"# HELP {name} {text}"
+        yield f"# TYPE {name} {kind}"
+        yield from body
+
+
+def _requests(rows: Mapping[str, Row]) -> Iterator[str]:
+    for name, row in rows.items():
+        for code, count in zip(CODES, row, strict=False):
+            yield f'{{deployment="{name}",code="{code}"}} {count}'
+
+
+def _durations(rows: Mapping[str, Row]) -> Iterator[str]:
+    first, end = len(CODES), len(CODES) + len(_BUCKETS)
+    for name, row in rows.items():
+        if not name:
+            continue  # refused at once
+        counts = list(accumulate(row[first:end]))
+        for bound, count in zip(_BUCKETS, counts, strict=True):
+            yield f'_bucket{{deployment="{name}",le="{bound}"}} {count}'
+        yield f'_sum{{deployment="{name}"}} {row[end]}'
+        yield f'_count{{deployment="{name}"}} {counts[-1]}'
+
+
+def _gauge(rows: Mapping[str, Row], place: int) -> Iterator[str]:
+    return (f'{{deployment="{name}"}} {row[place]}' for name, row in rows.items() if name)
+
+
+def _replicas(statuses: Mapping[str, Status]) -> Iterator[str]:
+    for name, status in statuses.items():
+        counts = Counter(replica.state for replica in status.replicas)
+        for state in ReplicaState:
+            yield f'{{deployment="{name}",state="{state}"}} {counts[state]}'
