@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fngw.errors import FngwError
+from fngw_controller import inventory
 from fngw_controller.controller import Controller
 from fngw_controller.engines import choose, find_host_paths
 from fngw_controller.engines.base import Engine
@@ -22,6 +23,7 @@ from fngw_controller.images import Images
 from fngw_controller.leader import Leader
 from fngw_controller.lifecycle import Lifecycle
 from fngw_controller.logs import LogServer
+from fngw_controller.machine import Machine
 from fngw_controller.reconciler import Rooms
 from fngw_controller.routes import Routes
 from fngw_controller.settings import ControllerSettings
@@ -30,6 +32,7 @@ from fngw_state import keys
 from fngw_state.configs import Configs
 from fngw_state.history import History
 from fngw_state.layout import Layout
+from fngw_state.leases import Leases
 from fngw_state.store import LOST, Fenced, Store, connect
 
 log = logging.getLogger("fngw_controller")
@@ -96,6 +99,7 @@ async def _work(
         snapshots=Snapshots(layout.data / "desired"),
         configs=Configs(store),
         history=History(store),
+        machine=Machine(Leases(store), inventory.choose(settings, await engine.check()), lambda: leader.token),
         token=lambda: leader.token,
         confirm=leader.confirm,
         new_id=lambda: secrets.token_hex(4),

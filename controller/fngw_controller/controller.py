@@ -16,7 +16,7 @@ from fngw_controller.leader import Leader
 from fngw_controller.lifecycle import stop_grace
 from fngw_controller.reconciler import Reconciler, Rooms
 from fngw_state import keys
-from fngw_state.records import DeploymentStatus
+from fngw_state.records import DeploymentStatus, Revision
 from fngw_state.store import LOST
 from fngw_state.watch import watch
 
@@ -58,6 +58,7 @@ class Controller:
         engine = await self._rooms.engine.check()
         await self._rooms.store.put_engine(self._leader.token, engine.name, engine.version, engine.detail)
         await self._rooms.snapshots.restore(self._rooms.store)
+        await self._rooms.machine.open()
         await self._adopt()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._leader.keep())
@@ -66,6 +67,7 @@ class Controller:
             group.create_task(self._follow_acks())
             group.create_task(self._sweep())
             group.create_task(self._mind_redis())
+            group.create_task(self._rooms.machine.watch(self._wake_all))
             group.create_task(self._collector.run())
 
     async def stop_replicas(self) -> None:
@@ -123,18 +125,24 @@ class Controller:
         seen = {(r.id, r.generation): r for status in statuses for r in status.replicas}
         for name in desired:
             self._reconcilers[name] = Reconciler(name, self._rooms)
+        adopted: dict[Instance, Revision | None] = {}
         unwanted, strangers = [], set()
         for instance in await self._rooms.engine.list():
             wanted = desired.get(instance.deployment)
             if instance.running and wanted is not None:
                 log.info("adopting replica %s of %s", instance.id, instance.deployment)
                 last = seen.get((instance.id, instance.generation))
-                self._reconcilers[instance.deployment].adopt(instance, wanted, last)
+                revision = self._reconcilers[instance.deployment].adopt(instance, wanted, last)
+                adopted[instance] = revision
             else:
                 log.info("removing replica %s of %s, which is not wanted", instance.id, instance.deployment)
                 unwanted.append(self._stop(instance, DEFAULT_GRACE_S if instance.running else 0))
                 strangers.add(instance.deployment)
         await asyncio.gather(*unwanted)
+        await self._rooms.machine.keep({instance.id for instance in adopted}, desired)
+        for instance, revision in adopted.items():
+            if revision:
+                await self._rooms.machine.adopt(instance.id, instance.deployment, revision.spec, instance.gpus)
         for name in strangers - set(desired):
             self._rooms.lifecycle.forget_logs(name)
 
@@ -214,6 +222,7 @@ class Controller:
         rooms = self._rooms
         if await rooms.snapshots.restore(rooms.store, rooms.routes.generation):
             rooms.routes.publish_anew()
+            await rooms.machine.restore()
             for reconciler in list(self._reconcilers.values()):
                 await rooms.configs.grant(reconciler.replicas.secrets)
                 await reconciler.retell()
@@ -222,8 +231,19 @@ class Controller:
         while True:
             await asyncio.sleep(SWEEP_S)
             await self._compare()
+            with suppress(EngineError, *LOST):
+                await self._sweep_leases()
             for name, reconciler in list(self._reconcilers.items()):
                 if reconciler.finished:
                     del self._reconcilers[name]
                     self._tasks.pop(name, None)
                 reconciler.wake()
+
+    def _wake_all(self) -> None:
+        for reconciler in self._reconcilers.values():
+            reconciler.wake()
+
+    async def _sweep_leases(self) -> None:
+        listed = {i.id for i in await self._rooms.engine.list()}
+        known = {replica_id for r in self._reconcilers.values() for replica_id in r.replicas.ids}
+        await self._rooms.machine.sweep(listed | known, self._reconcilers)

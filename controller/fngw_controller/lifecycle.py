@@ -20,6 +20,7 @@ from fngw_state import keys
 from fngw_state.configs import user_of
 from fngw_state.layout import Layout
 from fngw_state.records import Artifact, Failure, Revision
+from fngw_state.resources import Lease
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ class Lifecycle:
     redis_url: str = ""
     debug: bool = False
 
-    async def start(self, replica_id: str, revision: Revision, artifact: Artifact, secret: str) -> Instance:
+    async def start(
+        self, replica_id: str, revision: Revision, artifact: Artifact, secret: str, lease: Lease
+    ) -> Instance:
         """Start one replica; it is running, but perhaps not ready, on return.
 
         Args:
@@ -55,13 +58,14 @@ class Lifecycle:
             revision: what it is to run.
             artifact: what it runs from.
             secret: its password for Redis.
+            lease: what it holds of the machine.
 
         Raises:
             StartFailed: the engine refused; nothing is left behind.
         """
         try:
             await asyncio.to_thread(self._prepared, replica_id, revision, artifact, secret)
-            return await self.engine.start(self._spec(replica_id, revision, artifact))
+            return await self.engine.start(self._spec(replica_id, revision, artifact, lease))
         except BaseException:
             await asyncio.to_thread(self._remove_dir, replica_id)
             raise
@@ -152,7 +156,7 @@ class Lifecycle:
         names = {"config": keys.CONFIG + replica_id, "ack": keys.ACK + replica_id, "acked": keys.ACKED_CHANNEL}
         return {**where, **names, "username": user_of(replica_id), "password": secret}
 
-    def _spec(self, replica_id: str, revision: Revision, artifact: Artifact) -> ReplicaSpec:
+    def _spec(self, replica_id: str, revision: Revision, artifact: Artifact, lease: Lease) -> ReplicaSpec:
         spec = revision.spec
         threads = str(max(1, int(spec.num_cpus)))
         return ReplicaSpec(
@@ -168,6 +172,8 @@ class Lifecycle:
             env={"OMP_NUM_THREADS": threads, **spec.env},
             cpus=spec.num_cpus,
             memory=spec.memory,
+            gpus=lease.gpus,
+            gpu_shares={uuid: lease.share(uuid) for uuid in lease.gpus},
         )
 
     def forget_logs(self, deployment: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from fngw.errors import BuildFailed, FngwError
 from fngw_controller.engines.base import Exited
 from fngw_state.records import Failure, Replica, ReplicaState, Revision
+from fngw_state.resources import Lease
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Live:
     revision: Revision
     attempt: int
     secret: str
+    lease: Lease
     serial: int = 0  # of the live configuration that it was told to apply and has not answered to
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     exit: Exited | None = None

@@ -5,7 +5,9 @@ The rules, each held by a property test:
 1. A new replica is healthy before an old one leaves: while old ones are replaced, at least ``num_replicas`` serve
    (of the stable revision or of the new one, whichever are more; fewer only when fewer served before, or when there
    is no room for a surge).
-2. Never more than that number + surge replicas are started (surge: a fifth of them, at least one).
+2. Never more than that number + surge replicas are started (surge: a fifth of them, at least one). When a start
+   does not fit on the machine, and would once old replicas have left, sick ones leave first, else a fifth of the
+   old ones (at least one). When even that would not help, nothing leaves, and the start waits.
 3. A replica whose start failed is tried again after a back-off, three times in a rollout; then the rollout is given
    up and the stable revision is kept. Outside a rollout it is tried for ever, ever more slowly.
 4. A second plan after a perfect apply is empty.
@@ -40,6 +42,19 @@ class Retry:
 
 
 @dataclass(frozen=True)
+class Shortage:
+    """The next replica does not fit on the machine now.
+
+    Args:
+        message: what is missing, and who holds it.
+        stop_first: whether it fits once replicas that are to be replaced have left.
+    """
+
+    message: str
+    stop_first: bool = False
+
+
+@dataclass(frozen=True)
 class World:
     """What is seen of one deployment.
 
@@ -48,19 +63,22 @@ class World:
         has_artifact: whether what the effective revision runs from is known to be there.
         retries: places left by replicas of the effective generation that did not start or died.
         failure: why the target cannot be rolled out: its image, or its ``user_config``.
-        room: False when the last start did not fit on the machine.
+        shortage: why the last start did not fit, until something has changed that may make room.
     """
 
     replicas: tuple[Replica, ...] = ()
     has_artifact: bool = True
     retries: tuple[Retry, ...] = ()
     failure: Failure | None = None
-    room: bool = True
+    shortage: Shortage | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do next. ``start`` has, for each replica to start, how many tries failed in its place before."""
+    """What to do next. ``start`` has, for each replica to start, how many tries failed in its place before.
+
+    ``complete``: the replicas that there are to be are there, and no others but those that leave.
+    """
 
     status: DeploymentStatus
     message: str
@@ -71,6 +89,7 @@ class Plan:
     fail: Failure | None = None
     settle: bool = False
     gone: bool = False
+    complete: bool = False
     wake_at: float | None = None
 
     @property
@@ -78,6 +97,20 @@ class Plan:
         """Whether there is nothing to do."""
         acts = (self.build, self.start, self.stop, self.reconfigure, self.fail, self.settle, self.gone)
         return not any(acts)
+
+    @property
+    def summary(self) -> str:
+        """What there is to do, for the log."""
+        acts = [
+            "build" if self.build else "",
+            f"start {len(self.start)}" if self.start else "",
+            f"stop {', '.join(self.stop)}" if self.stop else "",
+            f"reconfigure {len(self.reconfigure)}" if self.reconfigure else "",
+            f"give up: {self.fail.message}" if self.fail else "",
+            "rolled out" if self.settle else "",
+            "gone" if self.gone else "",
+        ]
+        return "; ".join(a for a in acts if a) or "nothing to do"
 
 
 def back_off(attempt: int) -> float:
@@ -124,9 +157,9 @@ def _give_up(desired: Desired, world: World) -> Failure | None:
 def _wind_down(desired: Desired, world: World) -> Plan:
     stop = tuple(r.id for r in world.replicas if r.state != ReplicaState.DRAINING)
     if desired.deleting:
-        return Plan(DeploymentStatus.DELETING, "deleting", stop=stop, gone=not world.replicas)
+        return Plan(DeploymentStatus.DELETING, "deleting", stop=stop, gone=not world.replicas, complete=True)
     message = desired.failure.message if desired.failure else "nothing to run"
-    return Plan(DeploymentStatus.UNHEALTHY, message, stop=stop)
+    return Plan(DeploymentStatus.UNHEALTHY, message, stop=stop, complete=True)
 
 
 @dataclass(frozen=True)
@@ -168,7 +201,7 @@ def _advance(desired: Desired, revision: Revision, world: World, now: float) -> 
     groups = _group(revision, world.replicas)
     size = _size(desired, revision)
     start, wake_at = _starts(revision, groups, world, size, now)
-    stop = _stops(wanted, groups, size, world.room)
+    stop = _stops(wanted, groups, size, world.shortage)
     reconfigure = _reconfigurations(revision, groups, stop)
     complete = len(groups.ready) == wanted and groups.total == wanted and not start and not stop
     applied = all(r.config_number == revision.config_number for r in groups.ready)
@@ -182,6 +215,7 @@ def _advance(desired: Desired, revision: Revision, world: World, now: float) -> 
         stop=stop,
         reconfigure=reconfigure,
         settle=settle,
+        complete=complete,
         wake_at=wake_at,
     )
 
@@ -207,22 +241,41 @@ def _starts(
     due = [r.attempt for r in retries if r.not_before <= now]
     waiting = [r.not_before for r in retries if r.not_before > now]
     fresh = [0] * (missing - len(retries))
-    return tuple((due + fresh)[:free]), min(waiting, default=None)
+    starts = () if world.shortage else (due + fresh)[:free]
+    return tuple(starts), min(waiting, default=None)
 
 
-def _stops(wanted: int, groups: _Groups, size: int, room: bool) -> tuple[str, ...]:
+def _stops(wanted: int, groups: _Groups, size: int, shortage: Shortage | None) -> tuple[str, ...]:
     """Which replicas to drain now."""
     youngest_first = sorted(groups.ready, key=lambda r: (r.since, r.id), reverse=True)
     surplus_new = max(0, len(groups.ready) + len(groups.starting) - wanted)
     stop = [*groups.starting, *youngest_first][:surplus_new]
     stop += groups.old_other
+    make_room = shortage is not None and shortage.stop_first
     # Sick replicas serve on only while no other does, and never take up the room of their successors.
-    stop += groups.sick if groups.serving else groups.sick[wanted:]
+    stop += groups.sick if groups.serving or make_room else groups.sick[wanted:]
     kept_ready = groups.serving - sum(r.state == ReplicaState.READY for r in stop)
-    down = 0 if room else max(1, math.floor(size * SURGE))
-    floor = wanted if len(groups.ready) >= wanted else size - down
+    floor = _floor(wanted, groups, size, make_room and not groups.sick)
     stop += groups.old_ready[: max(0, kept_ready - floor)]
     return tuple(r.id for r in stop)
+
+
+def _floor(wanted: int, groups: _Groups, size: int, make_room: bool) -> int:
+    """How many replicas are to go on serving."""
+    if len(groups.ready) >= wanted:
+        return wanted
+    if not make_room:
+        return size
+    floor = size - _down(size)
+    if groups.starting:
+        return floor
+    # What serves may be less than that already, as some have died; nothing could go on then unless one left.
+    return min(floor, max(groups.serving - 1, wanted - _down(wanted) if groups.ready else 0))
+
+
+def _down(replicas: int) -> int:
+    """How many replicas may be missing while others are replaced without room for a surplus."""
+    return max(1, math.floor(replicas * SURGE))
 
 
 def _reconfigurations(revision: Revision, groups: _Groups, stop: Sequence[str]) -> tuple[str, ...]:
@@ -242,6 +295,8 @@ def _describe(
     progress = f"{len(groups.ready)} of {wanted} replicas ready"
     if not world.has_artifact:
         progress += "; building"
+    if world.shortage:
+        progress += f"; waiting for {world.shortage.message}"
     if world.retries:
         worst = max(world.retries, key=lambda r: r.attempt)
         tries = f"{worst.attempt} failed starts: " if worst.attempt > 1 else ""

@@ -20,8 +20,10 @@ from fngw_controller.engines.base import Engine, Instance
 from fngw_controller.images import Images
 from fngw_controller.lifecycle import Lifecycle
 from fngw_controller.live import failure_of
+from fngw_controller.machine import Machine
 from fngw_controller.plan import Plan, World, plan
 from fngw_controller.replicas import Replicas
+from fngw_controller.room import Room
 from fngw_controller.routes import Routes
 from fngw_controller.snapshots import Snapshots
 from fngw_state.configs import Configs
@@ -61,6 +63,7 @@ class Rooms:
     snapshots: Snapshots
     configs: Configs
     history: History
+    machine: Machine
     token: Callable[[], int]
     confirm: Callable[[], Awaitable[None]]  # raises Fenced unless this controller leads
     new_id: Callable[[], str]
@@ -77,7 +80,8 @@ class Reconciler:
     def __init__(self, name: str, rooms: Rooms) -> None:
         self.name = name
         self.finished = False  # nothing desired, nothing left
-        self.replicas = Replicas(self, rooms.lifecycle, rooms.routes, rooms.configs, rooms.new_id)
+        self.replicas = Replicas(self, rooms.lifecycle, rooms.routes, rooms.configs, rooms.machine)
+        self._room = Room(self, rooms.machine)
         self._rooms = rooms
         self._artifacts = Artifacts(self, rooms.images, rooms.history, rooms.token)
         self._failure: Failure | None = None
@@ -96,11 +100,17 @@ class Reconciler:
         self.wake()
         await self._artifacts.note_all()
 
-    def adopt(self, instance: Instance, desired: Desired, seen: Replica | None) -> None:
-        """Take over a running replica that an earlier controller started, and last saw as ``seen``."""
+    def adopt(self, instance: Instance, desired: Desired, seen: Replica | None) -> Revision | None:
+        """Take over a running replica that an earlier controller started, and last saw as ``seen``.
+
+        Returns:
+            What it runs; None when that is known no more.
+        """
         held = (desired.target, desired.stable)
-        revision = next((r for r in held if r and r.generation == instance.generation), desired.target)
-        self.replicas.adopt(instance, dataclasses.replace(revision, generation=instance.generation), seen)
+        known = next((r for r in held if r and r.generation == instance.generation), None)
+        revision = known or dataclasses.replace(desired.target, generation=instance.generation)
+        self.replicas.adopt(instance, revision, seen)
+        return known
 
     async def run(self) -> None:
         """Reconcile until cancelled, or until nothing is desired and nothing is left."""
@@ -141,14 +151,19 @@ class Reconciler:
             return
         await self._note(desired)
         await self._hear_acks(desired)
+        for replica_id, fault in self._room.faulty(self.replicas.records).items():
+            self.replicas.doubt(replica_id, fault)
         todo = plan(desired, self._world(desired), time.time())
         if not todo.empty:
-            log.info("%s: %s", self.name, _summary(todo))
+            log.info("%s: %s", self.name, todo.summary)
         if todo.wake_at is not None:
             self._look_again(max(0.0, todo.wake_at - time.time()))
+        await self._start(desired, todo)
         self._act(desired, todo)
         await self._reconfigure(desired, todo)
         await self._tell(desired, todo)
+        if todo.complete:
+            await self._room.settle()
         await self._conclude(desired, todo)
 
     async def _note(self, desired: Desired) -> None:
@@ -157,6 +172,7 @@ class Reconciler:
         if before and before.serial == desired.serial:
             return
         self._rooms.snapshots.save(desired)
+        self._room.forget_shortage()
         if desired.effective:
             self.replicas.follow(desired.effective)
         await self._artifacts.want_only(_wanted(desired))
@@ -165,6 +181,7 @@ class Reconciler:
             if not (before.settled or before.failed):
                 text = f"superseded by revision {desired.target.number}"
                 await self.emit(before.target.number, "superseded", text)
+        self._failure = self._failure or self._room.impossible(desired.target)
 
     def _world(self, desired: Desired) -> World:
         revision = desired.effective
@@ -174,20 +191,30 @@ class Reconciler:
             has_artifact=generation in self._artifacts,
             retries=self.replicas.retries(generation),
             failure=self._failure,
+            shortage=self._room.shortage,
         )
+
+    async def _start(self, desired: Desired, todo: Plan) -> None:
+        """Start replicas, as far as there is room for them; if there is not, that changes the plan."""
+        revision = desired.effective
+        artifact = self._artifacts.get(revision.generation) if revision else None
+        if revision is None or artifact is None:
+            return
+        for attempt in todo.start:
+            replica_id = self._rooms.new_id()
+            lease = await self._room.take(replica_id, revision, self.replicas.records)
+            if lease is None:
+                self.wake()
+                return
+            self.replicas.start(replica_id, revision, artifact, attempt, lease)
 
     def _act(self, desired: Desired, todo: Plan) -> None:
         """The parts of a plan that begin something."""
         revision = desired.effective
         if revision is None or todo.status == DeploymentStatus.HEALTHY:
             self.replicas.forget_retries()
-        if revision is not None:
-            if todo.build:
-                self._artifacts.build(revision)
-            artifact = self._artifacts.get(revision.generation)
-            if artifact:
-                for attempt in todo.start:
-                    self.replicas.start(revision, artifact, attempt)
+        if revision is not None and todo.build:
+            self._artifacts.build(revision)
         self._drain(todo.stop, desired)
 
     def _drain(self, replica_ids: Sequence[str], desired: Desired | None) -> None:
@@ -368,16 +395,3 @@ def _wanted(desired: Desired) -> set[int]:
         return set()
     target = None if desired.failed else desired.target
     return {revision.generation for revision in (target, desired.stable) if revision}
-
-
-def _summary(todo: Plan) -> str:
-    acts = [
-        "build" if todo.build else "",
-        f"start {len(todo.start)}" if todo.start else "",
-        f"stop {', '.join(todo.stop)}" if todo.stop else "",
-        f"reconfigure {len(todo.reconfigure)}" if todo.reconfigure else "",
-        f"give up: {todo.fail.message}" if todo.fail else "",
-        "rolled out" if todo.settle else "",
-        "gone" if todo.gone else "",
-    ]
-    return "; ".join(a for a in acts if a) or "nothing to do"

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any, Protocol
 
 import aiohttp
@@ -21,11 +21,13 @@ from fngw_controller import probes
 from fngw_controller.engines.base import EngineError, Exited, Instance
 from fngw_controller.lifecycle import Lifecycle, stop_grace
 from fngw_controller.live import Live, failure_of
+from fngw_controller.machine import Machine
 from fngw_controller.patience import patiently
 from fngw_controller.plan import Retry, back_off
 from fngw_controller.routes import Routes
 from fngw_state.configs import Configs, new_secret
 from fngw_state.records import Ack, Artifact, Failure, Replica, ReplicaState, Revision
+from fngw_state.resources import Lease
 from fngw_state.store import Fenced
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class Replicas:
         lifecycle: starts and stops them.
         routes: waits until gateways have let go of one that drains.
         configs: lets them into Redis.
-        new_id: gives ids that were never used.
+        machine: is told when one holds nothing of it any more.
     """
 
     def __init__(
@@ -68,18 +70,16 @@ class Replicas:
         lifecycle: Lifecycle,
         routes: Routes,
         configs: Configs,
-        new_id: Callable[[], str],
+        machine: Machine,
     ) -> None:
         self._owner = owner
         self._lifecycle = lifecycle
         self._routes = routes
         self._configs = configs
-        self._new_id = new_id
+        self._machine = machine
         self._live: dict[str, Live] = {}
         self._retries: list[tuple[int, Retry]] = []  # with the generation they belong to
         self._tasks: set[asyncio.Task[None]] = set()
-
-    # -- what is there ------------------------------------------------------------------------------------
 
     @property
     def records(self) -> tuple[Replica, ...]:
@@ -108,15 +108,15 @@ class Replicas:
 
     # -- what to do ---------------------------------------------------------------------------------------
 
-    def start(self, revision: Revision, artifact: Artifact, attempt: int) -> None:
-        """Start a replica in a place where ``attempt`` starts failed before."""
+    def start(self, replica_id: str, revision: Revision, artifact: Artifact, attempt: int, lease: Lease) -> None:
+        """Start a replica, which holds ``lease``, in a place where ``attempt`` starts failed before."""
         self._take_retry(revision.generation, attempt)
-        live = self._track(self._new_id(), revision, attempt, new_secret())
+        live = self._track(replica_id, revision, attempt, new_secret(), lease)
         self._spawn(self._start(live, artifact))
 
     def adopt(self, instance: Instance, revision: Revision, seen: Replica | None) -> None:
         """Take over a running replica that an earlier controller started, and last saw as ``seen``."""
-        live = self._track(instance.id, revision, 0, self._lifecycle.secret(instance.id))
+        live = self._track(instance.id, revision, 0, self._lifecycle.secret(instance.id), Lease(self._owner.name))
         live.record = dataclasses.replace(live.record, pid=instance.pid, gpus=instance.gpus)
         live.started.set()
         if seen and seen.state in (ReplicaState.READY, ReplicaState.DRAINING):
@@ -191,10 +191,12 @@ class Replicas:
         """Have replicas replaced that could not apply a configuration outside of a rollout."""
         for live in self._live.values():
             if live.record.config_number == -1 and live.record.state == ReplicaState.READY:
-                log.warning(
-                    "%s: replica %s did not apply configuration %d: %s", self._owner.name, live.id, number, why
-                )
-                live.move(ReplicaState.UNHEALTHY, why)
+                self.doubt(live.id, f"configuration {number}: {why}")
+
+    def doubt(self, replica_id: str, why: str) -> None:
+        """Have a replica replaced: it serves on only while no other does."""
+        log.warning("%s: replica %s is unhealthy: %s", self._owner.name, replica_id, why)
+        self._live[replica_id].move(ReplicaState.UNHEALTHY, why)
 
     # -- one replica's life -------------------------------------------------------------------------------
 
@@ -211,18 +213,19 @@ class Replicas:
             log.error("%s: a task failed", self._owner.name, exc_info=error)
         self._owner.wake()
 
-    def _track(self, replica_id: str, revision: Revision, attempt: int, secret: str) -> Live:
+    def _track(self, replica_id: str, revision: Revision, attempt: int, secret: str, lease: Lease) -> Live:
         record = Replica(
             id=replica_id,
             deployment=self._owner.name,
             generation=revision.generation,
             state=ReplicaState.STARTING,
             since=time.time(),
+            gpus=lease.gpus,
             address=str(self._lifecycle.layout.replica_socket(replica_id)),
             config_number=revision.config_number,
             config_sent=revision.config_number,
         )
-        live = self._live[replica_id] = Live(record, revision, attempt, secret)
+        live = self._live[replica_id] = Live(record, revision, attempt, secret, lease)
         return live
 
     async def _start(self, live: Live, artifact: Artifact) -> None:
@@ -244,13 +247,14 @@ class Replicas:
             error = FngwError(f"replica {live.id} could not be started: {error!r}", hint="see the controller's log")
         if not live.leaving:
             await self._lost(live, failure_of(live.revision.number, error))
+            await self._let_go(live)
 
     async def _place(self, live: Live, artifact: Artifact) -> Instance | None:
         """Let it into Redis and start it; None when it was told to leave before that."""
         if live.leaving:
             return None
         await self._configs.grant({live.id: live.secret})
-        return await self._lifecycle.start(live.id, live.revision, artifact, live.secret)
+        return await self._lifecycle.start(live.id, live.revision, artifact, live.secret, live.lease)
 
     async def _until_ready(self, live: Live) -> None:
         """Follow a started replica until it is ready, then watch over it until it ends."""
@@ -293,8 +297,7 @@ class Replicas:
             problem = await self._health_problem(live, spec.health_check_timeout_s)
             failures = failures + 1 if problem else 0
             if problem and failures >= HEALTH_FAILURES and live.record.state == ReplicaState.READY:
-                log.warning("%s: replica %s is unhealthy: %s", self._owner.name, live.id, problem)
-                live.move(ReplicaState.UNHEALTHY, problem)
+                self.doubt(live.id, problem)
 
     async def _health_problem(self, live: Live, timeout_s: float) -> str | None:
         try:
@@ -343,12 +346,18 @@ class Replicas:
         failure = await patiently(
             what, lambda: self._lifecycle.died(live.id, name, number, live.exit), on=EngineError
         )
-        await patiently(what, lambda: self._configs.revoke(live.id))
+        await self._let_go(live)
         return failure
 
     async def _remove(self, live: Live, grace_s: float) -> None:
         name, what = self._owner.name, f"stopping replica {live.id}"
         await patiently(what, lambda: self._lifecycle.retire(live.id, name, grace_s), on=EngineError)
+        await self._let_go(live)
+
+    async def _let_go(self, live: Live) -> None:
+        """Take back what a replica that is gone had besides its process."""
+        what = f"taking back what replica {live.id} had"
+        await patiently(what, lambda: self._machine.release(live.id))
         await patiently(what, lambda: self._configs.revoke(live.id))
 
     async def _lost(self, live: Live, failure: Failure) -> None:

@@ -36,7 +36,7 @@ class ControllerSettings(SharedSettings):
     host_run_dir: Path | None = Field(default=None, description="The run dir as the Docker host sees it, likewise.")
     memory: str | None = Field(
         default=None,
-        description='Memory for replicas that ask for some, such as "16GiB". Default: all that the engine\'s host has.',
+        description='Memory for replicas that ask for some, such as "16GiB". Default: all that the host has.',
     )
     cpus: float | None = Field(
         default=None,

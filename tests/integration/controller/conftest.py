@@ -24,8 +24,10 @@ from fngw.spec import CodeRef, DeploymentSpec
 from fngw_controller.controller import Controller
 from fngw_controller.engines.fake import FakeEngine, FakeWorld
 from fngw_controller.garbage import Collector
+from fngw_controller.inventory.base import Inventory
 from fngw_controller.leader import Leader
 from fngw_controller.lifecycle import Lifecycle
+from fngw_controller.machine import Machine
 from fngw_controller.reconciler import Rooms
 from fngw_controller.routes import Routes
 from fngw_controller.snapshots import Snapshots
@@ -33,6 +35,7 @@ from fngw_state import deploys, keys
 from fngw_state.configs import Configs
 from fngw_state.history import History
 from fngw_state.layout import Layout
+from fngw_state.leases import Leases
 from fngw_state.records import Artifact, Desired, ReplicaState
 from fngw_state.store import Store, connect
 
@@ -72,19 +75,24 @@ def redis_url() -> Iterator[str]:
 class ServingEngine(FakeEngine):
     """The engine in memory; each of its replicas answers probes on its socket.
 
-    ``broken`` names deployments whose constructors fail. ``gates`` hold up their readiness until set.
+    ``broken`` names deployments whose constructors fail, ``sick`` replicas that fail their health checks. ``gates``
+    hold up the readiness of a deployment's replicas until set.
     """
 
     def __init__(self, world: FakeWorld) -> None:
         super().__init__(world=world)
         self.broken: set[str] = set()
+        self.sick: set[str] = set()
         self.gates: dict[str, asyncio.Event] = {}
         self._servers: dict[str, web.AppRunner] = {}
+        self._beginning: set[asyncio.Task[None]] = set()
 
     async def start(self, spec: Any) -> Any:
         instance = await super().start(spec)
         if spec.id not in self._servers:
-            await self._serve(spec)
+            serving = asyncio.create_task(self._serve(spec))
+            self._beginning.add(serving)  # whoever cancels the start does not leave half a server
+            await asyncio.shield(serving)
         return instance
 
     async def _serve(self, spec: Any) -> None:
@@ -94,7 +102,7 @@ class ServingEngine(FakeEngine):
             return await self._ready(spec.deployment)
 
         async def healthy(request: web.Request) -> web.Response:
-            return web.json_response({})
+            return web.json_response({}, status=503 if spec.id in self.sick else 200)
 
         app.router.add_get(protocol.READY_PATH, ready)
         app.router.add_get(protocol.HEALTH_PATH, healthy)
@@ -120,6 +128,7 @@ class ServingEngine(FakeEngine):
             await runner.cleanup()
 
     async def end(self) -> None:
+        await asyncio.gather(*self._beginning, return_exceptions=True)
         for id in list(self._servers):
             await self._silence(id)
 
@@ -147,6 +156,8 @@ class Site:
         self.world = FakeWorld()
         self.engine = ServingEngine(self.world)
         self.images = InstantImages()
+        self.inventory = Inventory(memory_mib=4096)
+        self.leases = Leases(store)
         self._controllers = itertools.count(1)
         self._running: list[asyncio.Task[None]] = []
 
@@ -160,6 +171,7 @@ class Site:
             snapshots=Snapshots(self.layout.data / "desired"),
             configs=Configs(self.store),
             history=History(self.store),
+            machine=Machine(self.leases, self.inventory, lambda: leader.token),
             token=lambda: leader.token,
             confirm=leader.confirm,
             new_id=lambda: secrets.token_hex(4),

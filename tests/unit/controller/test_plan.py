@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fngw.spec import CodeRef, DeploymentSpec
-from fngw_controller.plan import START_ATTEMPTS, Plan, Retry, World, back_off, plan, surge
+from fngw_controller.plan import START_ATTEMPTS, Plan, Retry, Shortage, World, back_off, plan, surge
 from fngw_state.records import DeploymentStatus, Desired, Failure, Replica, ReplicaState, Revision
 
 READY, STARTING, UNHEALTHY = ReplicaState.READY, ReplicaState.STARTING, ReplicaState.UNHEALTHY
 DRAINING = ReplicaState.DRAINING
+FULL = Shortage("1 GPU: GPU-0 is held by f (replica old)", stop_first=True)
 
 
 def revision(number: int, replicas: int = 1, generation: int | None = None, config: int | None = None) -> Revision:
@@ -66,7 +67,37 @@ def test_a_successor_is_healthy_before_the_only_replica_leaves():
 
 def test_stops_first_when_there_is_no_room_for_a_surge():
     desired = Desired("f", revision(2), stable=revision(1))
-    assert plan(desired, World((replica("old", 1),), room=False), now=0).stop == ("old",)
+    todo = plan(desired, World((replica("old", 1),), shortage=FULL), now=0)
+    assert todo.stop == ("old",) and not todo.start
+    assert "waiting for 1 GPU" in todo.message
+
+
+def test_stops_nothing_when_that_would_make_no_room():
+    desired = Desired("f", revision(2), stable=revision(1))
+    todo = plan(desired, World((replica("old", 1),), shortage=Shortage("1 GPU: GPU-0 is held by A")), now=0)
+    assert todo.empty and todo.message == "0 of 1 replicas ready; waiting for 1 GPU: GPU-0 is held by A"
+
+
+def test_a_fifth_leaves_to_make_room_and_the_next_only_after_the_first_is_replaced():
+    desired = Desired("f", revision(2, replicas=10), stable=revision(1, replicas=10))
+    old = tuple(replica(f"o{i}", 1) for i in range(10))
+    assert plan(desired, World(old, shortage=FULL), now=0).stop == ("o0", "o1")
+    assert not plan(desired, World((*old[2:], replica("n", 2, STARTING)), shortage=FULL), now=0).stop
+    assert plan(desired, World((*old[2:], replica("n", 2)), shortage=FULL), now=0).stop == ("o2",)
+
+
+def test_a_sick_replica_leaves_first_when_its_successor_has_no_room():
+    alone = plan(settled(revision(1)), World((replica("sick", 1, UNHEALTHY),), shortage=FULL), now=0)
+    assert alone.stop == ("sick",)
+    desired = Desired("f", revision(2), stable=revision(1))
+    beside = plan(desired, World((replica("sick", 2, UNHEALTHY), replica("old", 1)), shortage=FULL), now=0)
+    assert beside.stop == ("sick",)
+
+
+def test_a_plan_tells_whether_all_that_should_be_is_there():
+    assert plan(settled(revision(1)), World((replica("a", 1), replica("b", 1, DRAINING))), now=0).complete
+    assert not plan(settled(revision(1)), World(), now=0).complete
+    assert plan(dataclasses.replace(settled(revision(1)), deleting=True), World(), now=0).complete
 
 
 def test_a_deploy_that_also_shrinks_touches_nothing_before_the_new_version_serves():
@@ -253,6 +284,48 @@ def test_converges_from_any_world_and_keeps_the_rules_on_the_way(start: tuple[De
     revision = sim.desired.effective
     expected = [] if revision is None else [revision.generation] * revision.spec.num_replicas
     assert [r.generation for r in sim.replicas.values()] == expected
+
+
+class CrowdedSimulation(Simulation):
+    """A machine with room for ``room`` replicas, those that drain included."""
+
+    def __init__(self, desired: Desired, replicas: list[Replica], room: int) -> None:
+        super().__init__(desired, replicas)
+        self.room = room
+        self.shortage: Shortage | None = None
+
+    def world(self) -> World:
+        return World(tuple(self.replicas.values()), shortage=self.shortage)
+
+    def apply(self, todo: Plan) -> None:
+        free = max(0, self.room - len(self.replicas))
+        self.shortage = FULL if len(todo.start) > free else self.shortage
+        super().apply(dataclasses.replace(todo, start=todo.start[:free]))
+
+    def settle_down(self) -> None:
+        before = len(self.replicas)
+        super().settle_down()
+        if len(self.replicas) < before:
+            self.shortage = None
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 4), st.integers(0, 4))
+@settings(max_examples=300, deadline=None)
+def test_a_replacement_without_room_for_a_surge_ends_and_keeps_four_fifths(
+    wanted: int, before: int, dead: int, spare: int
+):
+    desired = Desired("f", revision(20, wanted), stable=revision(10, before + dead))
+    old = [replica(f"o{i}", 10) for i in range(before)]
+    sim = CrowdedSimulation(desired, old, max(wanted, before) + spare)
+    size = max(wanted, before + dead)
+    for _ in range(100):
+        todo = plan(sim.desired, sim.world(), now=0)
+        sim.apply(todo)
+        assert sim.serving() >= min(before - 1, wanted, size - max(1, size // 5))
+        assert len(sim.replicas) <= sim.room
+        sim.settle_down()
+    assert [r.generation for r in sim.replicas.values()] == [20] * wanted
+    assert plan(sim.desired, sim.world(), now=0).empty
 
 
 @given(worlds())
