@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
@@ -46,7 +47,7 @@ class Images:
                 elif news.artifact is None:
                     raise from_problem(dict(news.error or {}))
                 else:
-                    return news.artifact, news.reused
+                    return dataclasses.replace(news.artifact, build=news.key), news.reused
         raise AssertionError("a build ends with a result")
 
     async def cancel(self, spec: DeploymentSpec) -> None:

@@ -64,6 +64,11 @@ class History:
         """Note what the replicas of a generation are made from, before the first of them is."""
         await self._store.fenced(token, ["HSET", keys.ARTIFACTS, _field(generation), artifact.to_json()])
 
+    async def artifact(self, generation: Generation) -> Artifact | None:
+        """Return what the replicas of a generation are made from; None before it is built."""
+        text = await self._redis.hget(keys.ARTIFACTS, _field(generation))
+        return Artifact.from_json(text) if text else None
+
     async def forget_artifacts(self, token: int, generations: Iterable[Generation]) -> None:
         await self._store.fenced(token, *(["HDEL", keys.ARTIFACTS, _field(g)] for g in generations))
 

@@ -321,7 +321,8 @@ class Artifact(Record):
 
     Docker engine: ``image`` is the image id, ``ref`` its tag. Process engine: ``python`` is the interpreter's
     path, ``app_dir`` the unpacked code. With dependencies, ``lock`` is the digest of what they were solved to, and
-    ``environment`` the tag of the image below, or the environment's folder.
+    ``environment`` the tag of the image below, or the environment's folder. ``build`` is the key of the build that
+    came to it.
     """
 
     image: str
@@ -330,6 +331,7 @@ class Artifact(Record):
     python: str = ""
     app_dir: str = ""
     environment: str = ""
+    build: str = ""
 
 
 @dataclass(frozen=True)

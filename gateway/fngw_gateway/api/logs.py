@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -9,18 +10,22 @@ from typing import Annotated
 
 import httpx
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from fngw.errors import FngwError, Unreachable, ValidationError, from_problem
 from fngw.protocol import PROBLEM_TYPE
 from fngw_gateway.api.deployments import find
 from fngw_gateway.settings import GatewaySettings
-from fngw_state import builds, keys
-from fngw_state.records import BuildRequest
+from fngw_state.history import History
+from fngw_state.records import Desired
 from fngw_state.store import Store
 
 router = APIRouter(tags=["logs"])
 
+#: Lines of each replica, unless told otherwise.
+TAIL = 100
+#: Between looks at a build that is followed.
+BUILD_POLL_S = 0.2
 AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -28,21 +33,22 @@ AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 async def get_logs(
     name: str,
     request: Request,
-    tail: Annotated[int, Query(ge=0)] = 100,
+    tail: Annotated[int | None, Query(ge=0)] = None,
     since: str = "",
     follow: bool = False,
     build: bool = False,
 ) -> Response:
     """The logs of a deployment's replicas, oldest first; or of its last build.
 
-    ``tail`` is lines per replica; ``since`` an age such as ``10m``, or Unix seconds; ``follow`` goes on, also with
-    replicas that start later, until the deployment is deleted or the client leaves.
+    ``tail`` is lines per replica, 100 unless given; ``since`` an age such as ``10m``, or Unix seconds; ``follow``
+    goes on, also with replicas that start later, until the deployment is deleted or the client leaves. That of a
+    build is whole unless ``tail`` is given, has no times, and is followed until the build is over.
     """
     store: Store = request.app.state.store
     await find(store, name)
     if build:
-        return PlainTextResponse(await _build_log(store, name))
-    query: dict[str, str] = {"tail": str(tail)}
+        return StreamingResponse(build_lines(store, name, tail, follow), media_type="text/plain; charset=utf-8")
+    query: dict[str, str] = {"tail": str(TAIL if tail is None else tail)}
     if since:
         query["since"] = str(moment(since, time.time()))
     if follow:
@@ -115,11 +121,39 @@ async def _passed_on(client: httpx.AsyncClient, answer: httpx.Response) -> Async
         await client.aclose()
 
 
-async def _build_log(store: Store, name: str) -> str:
-    desired = await find(store, name)
-    spec = desired.target.spec
-    lines: list[str] = []
-    for engine in ("docker", "process"):
-        request = BuildRequest(engine, spec.python, spec.code.bundle, spec.conda, spec.pip)
-        lines += await store.redis.lrange(keys.BUILD_LOG + builds.request_key(request), 0, -1)
-    return "".join(f"{line}\n" for line in lines)
+async def build_lines(store: Store, name: str, tail: int | None, follow: bool) -> AsyncIterator[str]:
+    """Yield the log of the build of what was deployed last.
+
+    Args:
+        tail: at most so many of the lines that are there.
+        follow: go on until that build is over.
+    """
+    key, seen = "", 0
+    while (desired := await store.desired(name)) is not None:
+        found, over = await _build_of(store, desired)
+        if found != key:  # it was deployed again
+            key, seen = found, 0
+        _, lines, _ = await store.build_news(key, seen)
+        for line in _last(lines, None if seen else tail):
+            yield f"{line}\n"
+        seen += len(lines)
+        if over or not follow:
+            return
+        await asyncio.sleep(BUILD_POLL_S)
+
+
+async def _build_of(store: Store, desired: Desired) -> tuple[str, bool]:
+    """Return the key of the build of what was deployed last, and whether it is over."""
+    from fngw_state.builds import request_for, request_key  # RQ, which it imports, takes memory
+
+    target = desired.target
+    made = await History(store).artifact((desired.name, target.generation))
+    if made is not None and made.build:
+        return made.build, True
+    engine = await store.engine()
+    key = request_key(request_for(target.spec, engine["name"] if engine else ""))
+    return key, made is not None or desired.failed or desired.deleting
+
+
+def _last(lines: list[str], count: int | None) -> list[str]:
+    return lines if count is None else lines[max(0, len(lines) - count) :]
