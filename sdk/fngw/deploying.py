@@ -10,14 +10,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple
 
 from fngw.errors import DeploymentFailed, DeploymentNotFound, FngwError, from_problem
-from fngw.progress import Progress, progress_for
+from fngw.progress import Progress, progress_for, size_text
+from fngw.rollout import Rollout, short
 
 if TYPE_CHECKING:
     from fngw.client import Accepted, Client, Event
     from fngw.deployments import Deployment
-    from fngw.sources import Prepared
+    from fngw.sources import Blob, Prepared
 
 __all__ = ["constructor_arguments", "delete", "delete_all", "deploy", "finish", "follow", "prepare", "send"]
+
+BIG = 2**20  # bytes; less is sent before anybody could read that it is being sent
 
 OUTCOMES = {
     "new": "{name} is new",
@@ -53,7 +56,8 @@ def deploy(
         FngwError: as for ``Deployment.deploy``.
     """
     progress = progress_for() if progress is None else progress
-    with _opened(client) as client:
+    with _opened(client) as client, _resting(progress):
+        progress.working(f"packing {deployment.name}", brief=True)
         prepared = prepare(deployment, args, kwargs, client)
         return send(client, deployment, prepared, wait=wait, timeout=timeout, progress=progress)
 
@@ -81,14 +85,17 @@ def send(
 ) -> Accepted:
     """Deploy what was prepared, whose files are closed once they are sent; see ``deploy``."""
     name = deployment.name
-    with prepared:
-        for blob in prepared.blobs:
-            _upload(client, blob, progress)
-    accepted = client.deploy(prepared.spec, deployment.prev_version)
-    progress.step(OUTCOMES.get(accepted.outcome, "{name} is accepted").format(name=name))
-    if wait:
-        _raise_unless_done(name, follow(client, name, accepted.revision, progress, timeout), accepted.outcome)
-        progress.success(*_ending(deployment))
+    with _resting(progress):
+        with prepared:
+            for blob in prepared.blobs:
+                _upload(client, blob, progress)
+        accepted = client.deploy(prepared.spec, deployment.prev_version)
+        progress.step(OUTCOMES.get(accepted.outcome, "{name} is accepted").format(name=name))
+        if wait:
+            replicas = prepared.spec.num_replicas if accepted.outcome in ("new", "replace") else None
+            event = follow(client, name, accepted.revision, progress, timeout, replicas)
+            _raise_unless_done(name, event, accepted.outcome)
+            progress.success(*_ending(deployment))
     return accepted
 
 
@@ -108,37 +115,49 @@ def constructor_arguments(
 
 
 def finish(client: Client, name: str, revision: int, progress: Progress, timeout: Optional[float] = None) -> None:
-    """Follow a revision to its end.
+    """Follow a revision, which was asked for without a spec, to its end.
 
     Raises:
         DeploymentFailed: as for ``deploy``.
     """
-    _raise_unless_done(name, follow(client, name, revision, progress, timeout))
+    with _resting(progress):
+        _raise_unless_done(name, follow(client, name, revision, progress, timeout))
 
 
-def follow(client: Client, name: str, revision: int, progress: Progress, timeout: Optional[float] = None) -> Event:
+def follow(
+    client: Client,
+    name: str,
+    revision: int,
+    progress: Progress,
+    timeout: Optional[float] = None,
+    replicas: Optional[int] = None,
+) -> Event:
     """Tell ``progress`` of a revision's events until the terminal one, and return that.
+
+    Args:
+        timeout: seconds.
+        replicas: how many new ones there shall be, where that is known.
 
     Raises:
         DeploymentFailed: code ``timeout``: not done after ``timeout`` seconds. The message has the last event; the
             deploy is given up, so that nothing is left half-done.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    last = "nothing was heard of it yet"
+    rollout = Rollout(progress, replicas)
     try:
         for event in client.events(name, revision, deadline):
+            rollout.hear(event)
             if event.terminal:
                 return event
-            last = _tell(event, progress) or last
     except TimeoutError:
         client.cancel(name, revision, f"not done after {timeout:g} s")
         raise DeploymentFailed(
-            f"{name} is not done after {timeout:g} s, and given up; the last was: {last}",
+            f"{name} is not done after {timeout:g} s, and given up; the last was: {rollout.last}",
             code="timeout",
             hint="what served before serves on; `fngw logs` and a longer timeout may help",
         ) from None
     except KeyboardInterrupt:
-        progress.step(f"stopped waiting; the deploy of {name} goes on: `fngw status {name}` tells how")
+        progress.trouble(f"stopped waiting; the deploy of {name} goes on: `fngw status {name}` tells how")
         raise
     raise AssertionError("client.events ends with a terminal event")
 
@@ -181,6 +200,15 @@ def _wait_until_gone(client: Client, name: str, revision: int) -> None:
 
 
 @contextmanager
+def _resting(progress: Progress) -> Iterator[None]:
+    """Whatever happens within it, nothing is told to go on after it."""
+    try:
+        yield
+    finally:
+        progress.rest()
+
+
+@contextmanager
 def _opened(client: Optional[Client]) -> Iterator[Client]:
     if client is not None:
         yield client
@@ -191,26 +219,17 @@ def _opened(client: Optional[Client]) -> Iterator[Client]:
         yield client
 
 
-def _upload(client: Client, blob: Any, progress: Progress) -> None:
-    size = _size(blob.size)
-    with progress.transfer(blob.what, blob.size) as sent:
-        new = client.upload(blob, sent)
-    progress.step(f"sent {blob.what} ({size})" if new else f"reused {blob.what} {_short(blob.digest)} ({size})")
+def _upload(client: Client, blob: Blob, progress: Progress) -> None:
+    gone = 0
 
+    def sent(size: int) -> None:
+        nonlocal gone
+        gone += size
+        progress.working(f"sending {blob.what}", gone, blob.size, "bytes", brief=blob.size < BIG)
 
-def _tell(event: Event, progress: Progress) -> str:
-    """Show an event; return what it said where that is of use later."""
-    if event.kind == "build":
-        progress.detail(event.message)
-        return ""
-    text = event.message
-    if event.kind == "image":
-        text = (
-            f"{'reused' if event.fields.get('reused') else 'built'} image {_short(str(event.fields.get('image')))}"
-        )
-    if event.kind != "accepted":  # the step before said so
-        progress.step(text)
-    return text
+    new = client.upload(blob, sent)
+    size = size_text(blob.size)
+    progress.step(f"sent {blob.what} ({size})" if new else f"reused {blob.what} {short(blob.digest)} ({size})")
 
 
 def _raise_unless_done(name: str, event: Event, outcome: str = "") -> None:
@@ -243,12 +262,3 @@ def _ending(deployment: Deployment) -> Tuple[str, ...]:
     if deployment.url is None:
         return (f"{deployment.name} runs; it has no route: call it by its handle",)
     return (f"{deployment.name} runs at {deployment.url}", f"curl {deployment.url}")
-
-
-def _short(digest: str) -> str:
-    """Return the first digits of a digest or id."""
-    return digest.rpartition(":")[2][:12] + "…"
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{max(1, size // 1024)} KiB"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fngw.cli import report
-from fngw.cli.options import AsJson, Timeout, Token, Url, Wait, connected
+from fngw.cli.options import AsJson, Timeout, Token, Url, Verbose, Wait, connected
 from fngw.errors import FngwError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def apply(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
     timeout: Timeout = None,
     no_wait: Wait = False,
+    verbose: Verbose = False,
     url: Url = None,
     token: Token = None,
     as_json: AsJson = False,
@@ -52,24 +53,36 @@ def apply(
     create, replace, update, unchanged or remove, a change {"option", "old", "new"}.
     """
     from fngw.cli.manifest import read_manifest
-    from fngw.deploying import prepare
     from fngw.progress import Progress, progress_for
 
     entries = read_manifest(file)
     with connected(url, token) as client, ExitStack() as blobs:
-        prepared = [blobs.enter_context(prepare(e.deployment, e.args, e.kwargs, client)) for e in entries]
+        progress = Progress() if as_json else progress_for(verbose=verbose)
+        prepared = [blobs.enter_context(p) for p in _prepared(entries, client, progress)]
         statuses = {s["name"]: s for s in client.deployments() if s["status"] != "DELETING"}
         steps = _plan(client, prepared, statuses, prune)
         if not as_json:
             _show(steps)
         revisions: dict[str, int] = {}
         if not dry_run:
-            work = _Work(client, Progress() if as_json else progress_for(), not no_wait, timeout, statuses)
+            work = _Work(client, progress, not no_wait, timeout, statuses)
             revisions = work.carry_out(steps, dict(zip((e.name for e in entries), entries, strict=True)), prepared)
     if as_json:
         urls = {e.name: e.deployment.url for e in entries}
         shown = [_document(s, revisions.get(s.name), urls.get(s.name)) for s in steps]
         report.show_json({"dry_run": dry_run, "steps": shown})
+
+
+def _prepared(entries: Sequence[Entry], client: Client, progress: Progress) -> Iterator[Prepared]:
+    """Pack them all."""
+    from fngw.deploying import prepare
+
+    try:
+        for entry in entries:
+            progress.working(f"packing {entry.name}", brief=True)
+            yield prepare(entry.deployment, entry.args, entry.kwargs, client)
+    finally:
+        progress.rest()
 
 
 def _plan(

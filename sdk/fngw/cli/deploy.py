@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fngw.cli import report
-from fngw.cli.options import AsJson, Timeout, Token, Url, Wait, connected
+from fngw.cli.options import AsJson, Timeout, Token, Url, Verbose, Wait, connected
 from fngw.cli.report import usage_error
 from fngw.cli.values import json_or_text, json_value, option_changes, pairs
 from fngw.errors import DeploymentNotFound, ValidationError
@@ -17,6 +17,7 @@ from fngw.errors import DeploymentNotFound, ValidationError
 if TYPE_CHECKING:
     from fngw.client import Client
     from fngw.deployments import Deployment
+    from fngw.progress import Progress
 
 EXAMPLES = {
     "deploy": (
@@ -62,6 +63,7 @@ def deploy(
     ] = None,
     timeout: Timeout = None,
     no_wait: Wait = False,
+    verbose: Verbose = False,
     url: Url = None,
     token: Token = None,
     as_json: AsJson = False,
@@ -71,6 +73,7 @@ def deploy(
     Progress goes to stderr. With --json: {"deployments": [{"name", "version", "revision", "outcome", "url"}]}.
     """
     from fngw.cli.load import load
+    from fngw.progress import Progress, progress_for
 
     changes = {**option_changes(set_ or ()), **_flags(name, version, num_replicas, route_prefix)}
     if user_config is not None:
@@ -82,7 +85,8 @@ def deploy(
     for deployment in changed:
         _check_arguments(deployment, args, kwargs)
     with connected(url, token) as client:
-        done = [_deploy(client, d, args, kwargs, not no_wait, timeout, as_json) for d in changed]
+        progress = Progress() if as_json else progress_for(verbose=verbose)
+        done = [_deploy(client, d, args, kwargs, not no_wait, timeout, progress) for d in changed]
     if as_json:
         report.show_json({"deployments": done})
 
@@ -139,10 +143,9 @@ def _deploy(
     kwargs: dict[str, Any],
     wait: bool,
     timeout: float | None,
-    quiet: bool,
+    progress: Progress,
 ) -> dict[str, Any]:
     from fngw.deploying import deploy as deploy_one
-    from fngw.progress import Progress, progress_for
 
     accepted = deploy_one(
         deployment,
@@ -150,7 +153,7 @@ def _deploy(
         kwargs,
         wait=wait,
         timeout=timeout,
-        progress=Progress() if quiet else progress_for(),
+        progress=progress,
         client=client,
     )
     return {

@@ -15,7 +15,7 @@ import pytest
 import fngw
 from fngw import deploying, endpoint, serve
 from fngw.client import Client
-from fngw.progress import PlainProgress, progress_for
+from fngw.progress import PlainProgress
 
 from .fake_gateway import FakeGateway
 
@@ -45,7 +45,9 @@ def test_deploy(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> Non
         {"kind": "accepted", "message": "ok"},
         {"kind": "build", "message": "a line of the build"},
         {"kind": "image", "message": "image", "image": "sha256:3f2a99887766554433", "reused": True},
-        {"kind": "replica", "message": "replica 1 is ready", "replica": "r1", "state": "READY"},
+        {"kind": "replica", "message": "replica r1 starting", "replica": "r1", "state": "starting"},
+        {"kind": "replica", "message": "replica r1 healthy", "replica": "r1", "state": "healthy"},
+        {"kind": "replica", "message": "replica r2 healthy", "replica": "r2", "state": "healthy"},
         {"kind": "done", "message": "done", "url": "http://elsewhere"},
     ]
     greeter(num_replicas=2, prev_version="1", version="2", memory="1KiB").deploy("Hello", _blocking=True)
@@ -63,9 +65,9 @@ def test_deploy(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[0].startswith("sent code (")
     assert lines[2:] == [
         "Greeter is new",
-        "  a line of the build",
         "reused image 3f2a99887766…",
-        "replica 1 is ready",
+        "starting replicas",
+        "2 of 2 replicas are healthy",
         f"Greeter runs at {gateway.url}/Greeter",
         f"  curl {gateway.url}/Greeter",
     ]
@@ -99,7 +101,7 @@ def test_without_a_route(gateway: FakeGateway, capsys: pytest.CaptureFixture[str
 
 
 def test_events_survive_a_lost_connection(gateway: FakeGateway) -> None:
-    gateway.script = [{"kind": "replica", "message": f"step {i}"} for i in range(4)]
+    gateway.script = [{"kind": "waiting", "message": f"step {i}"} for i in range(4)]
     gateway.script.append({"kind": "done", "message": "up"})
     gateway.break_after = {0, 2}
     told = io.StringIO()
@@ -141,7 +143,7 @@ def interruptible() -> Iterator[None]:
 
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_says_that_the_deploy_goes_on(gateway: FakeGateway) -> None:
-    gateway.script = [{"kind": "replica", "message": "starts"}]
+    gateway.script = [{"kind": "waiting", "message": "starts"}]
     told = io.StringIO()
 
     class Interrupting(PlainProgress):
@@ -251,18 +253,3 @@ def test_the_client(gateway: FakeGateway) -> None:
             client.deployment("x")
         lines = list(client.logs("x", tail=5, follow=True, since="10m"))
         assert lines == ["follow=true", "since=10m", "tail=5"]
-
-
-def test_progress_on_a_terminal(gateway: FakeGateway) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    stream = Terminal()
-    progress = progress_for(stream, {"TERM": "xterm"})
-    deploying.deploy(greeter(), progress=progress)
-    assert f"curl {gateway.url}/Greeter" in stream.getvalue()
-    with progress.transfer("code", 2**21) as advance:
-        advance(2**20)
-    assert "sending code" in stream.getvalue()
-    assert isinstance(progress_for(stream, {"TERM": "dumb"}), PlainProgress)
