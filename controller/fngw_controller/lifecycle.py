@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from fngw import protocol
 from fngw.protocol import ReplicaConfig
+from fngw_controller.engines import find_pipes
 from fngw_controller.engines.base import Engine, Exited, Instance, ReplicaSpec, StartFailed
 from fngw_state import keys
 from fngw_state.configs import user_of
@@ -174,6 +176,7 @@ class Lifecycle:
             memory=spec.memory,
             gpus=lease.gpus,
             gpu_shares={uuid: lease.share(uuid) for uuid in lease.gpus},
+            mps=find_pipes(os.environ) if lease.gpus else None,
         )
 
     def forget_logs(self, deployment: str) -> None:

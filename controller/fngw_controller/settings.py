@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from fngw.options import parse_bytes
-from fngw_state.settings import SharedSettings
+from fngw_state.settings import SharedSettings, Size
 
 
 class ControllerSettings(SharedSettings):
@@ -34,9 +33,10 @@ class ControllerSettings(SharedSettings):
         "what the engine says of that container's mounts.",
     )
     host_run_dir: Path | None = Field(default=None, description="The run dir as the Docker host sees it, likewise.")
-    memory: str | None = Field(
+    memory: Size | None = Field(
         default=None,
-        description='Memory for replicas that ask for some, such as "16GiB". Default: all that the host has.',
+        gt=0,
+        description="Memory for replicas that ask for some, such as '16GiB'. Default: all that the host has.",
     )
     cpus: float | None = Field(
         default=None,
@@ -46,15 +46,3 @@ class ControllerSettings(SharedSettings):
     gpu_inventory: Path | None = Field(
         default=None, description="A JSON file that lists the GPUs, in place of looking for them."
     )
-
-    @field_validator("memory")
-    @classmethod
-    def _check_memory(cls, value: str | None) -> str | None:
-        if value is not None and parse_bytes(value) <= 0:
-            raise ValueError("must be > 0")
-        return value
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """What ``memory`` says, in bytes."""
-        return None if self.memory is None else parse_bytes(self.memory)

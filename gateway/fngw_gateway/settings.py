@@ -6,12 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from fngw.options import parse_bytes
-from fngw_state.settings import SharedSettings
-
-
-def _size(value: Any) -> Any:
-    return parse_bytes(value) if isinstance(value, (str, int)) else value
+from fngw_state.settings import SharedSettings, Size
 
 
 def _or_none(value: Any) -> Any:
@@ -26,10 +21,10 @@ class GatewaySettings(SharedSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     fd: int | None = Field(default=None, description="An inherited listening TCP socket, instead of host and port.")
     unix_fd: int | None = Field(default=None, description="An inherited listening Unix socket, for the replicas.")
-    max_body: Annotated[int, BeforeValidator(_size)] = Field(
+    max_body: Size = Field(
         default=8 * 2**30, gt=0, description="Largest request body: bytes, or a size such as '8GiB'."
     )
-    max_bundle: Annotated[int, BeforeValidator(_size)] = Field(
+    max_bundle: Size = Field(
         default=2**29,
         gt=0,
         description="Largest bundle of sources or constructor arguments that a deploy may upload.",

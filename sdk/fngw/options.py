@@ -334,7 +334,7 @@ def _check_env(name: str, value: Any) -> None:
         _typed(f"{name}[{key!r}]", text, str, "a string")
         if not key or "=" in key or "\0" in key + text:
             raise _bad(name, f"{key!r} is not an environment variable")
-        if key.startswith(("NVIDIA_", "CUDA_MPS_", "FNGW_")):
+        if key.startswith(("NVIDIA_", "CUDA_MPS_", "CUDA_VISIBLE_DEVICES", "FNGW_")):
             raise _bad(name, f"{key} is set by fngw itself", "ask for num_gpus or gpu_memory instead")
 
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 from urllib.parse import quote
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fngw.options import parse_bytes
 from fngw_state.layout import Layout, default_run_dir
+
+
+def _size(value: Any) -> Any:
+    return parse_bytes(value) if isinstance(value, (str, int)) else value
+
+
+#: Bytes, in a variable also as text such as "8GiB".
+Size = Annotated[int, BeforeValidator(_size)]
 
 
 class SharedSettings(BaseSettings):

@@ -4,6 +4,7 @@
 ``docker``     containers (``_container``: what they look like; ``_docker_client``: the edge to aiodocker)
 ``process``    local processes (``_local``: who they are; ``_local_env``; ``_log_file``)
 ``fake``       in memory, for tests
+``find_pipes`` where NVIDIA's MPS is reached (``_mps``)
 ``choose``     picks one
 ``find_host_paths``  where directories lie on the Docker host (``_own_container``)
 """
@@ -15,9 +16,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from fngw_controller.engines._mps import find_pipes
 from fngw_controller.engines.base import Engine, EngineUnavailable
 
-__all__ = ["choose", "find_host_paths"]
+__all__ = ["choose", "find_host_paths", "find_pipes"]
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fngw import protocol
+from fngw_controller.engines import _mps
 from fngw_controller.engines.base import Instance, ReplicaSpec
 
 LABEL_INSTALLATION = "org.fngw.installation"
@@ -96,6 +97,7 @@ def environment(spec: ReplicaSpec) -> list[str]:
     env[protocol.REPLICA_DIR_VARIABLE] = protocol.CONTAINER_REPLICA_DIR
     if not spec.gpus:
         env["NVIDIA_VISIBLE_DEVICES"] = "void"  # images may say `all`, and a runtime that is the default obeys
+    env |= _mps.variables(spec)
     return [f"{k}={v}" for k, v in env.items()]
 
 
@@ -109,10 +111,8 @@ def create_body(spec: ReplicaSpec, host: Host) -> dict[str, Any]:
         "HostConfig": {
             **_resources(spec),
             **_confinement(host),
-            "Mounts": [
-                _bind(translate(spec.directory, host.paths), protocol.CONTAINER_REPLICA_DIR),
-                _bind(translate(spec.shared, host.paths), protocol.CONTAINER_SHARED_DIR, read_only=True),
-            ],
+            **_mps_access(spec),
+            "Mounts": _mounts(spec, host),
             # Others than `no` would start containers again behind the controller's back.
             "RestartPolicy": {"Name": "no"},
             # A PID 1 that passes SIGTERM on and reaps.
@@ -145,6 +145,21 @@ def _confinement(host: Host) -> dict[str, Any]:
         "SecurityOpt": ["no-new-privileges"],
     }
     return {**found, "UsernsMode": "host"} if host.userns_host else found
+
+
+def _mps_access(spec: ReplicaSpec) -> dict[str, Any]:
+    """MPS clients share memory with the daemon: the one case in which a replica sees the host's."""
+    return {"IpcMode": "host"} if _mps.variables(spec) else {}
+
+
+def _mounts(spec: ReplicaSpec, host: Host) -> list[dict[str, Any]]:
+    mounts = [
+        _bind(translate(spec.directory, host.paths), protocol.CONTAINER_REPLICA_DIR),
+        _bind(translate(spec.shared, host.paths), protocol.CONTAINER_SHARED_DIR, read_only=True),
+    ]
+    if _mps.variables(spec):
+        mounts.append(_bind(translate(Path(str(spec.mps)), host.paths), str(spec.mps)))
+    return mounts
 
 
 def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fngw import protocol
+from fngw_controller.engines import _mps
 from fngw_controller.engines.base import ReplicaSpec
 
 #: What a replica keeps of the controller's own variables: how to find programs, the network, its language.
@@ -41,6 +42,7 @@ def environment(spec: ReplicaSpec, own: Mapping[str, str], runtime: Path) -> dic
         env.setdefault("VIRTUAL_ENV", own["VIRTUAL_ENV"])
     env[protocol.REPLICA_DIR_VARIABLE] = str(spec.directory)
     env["CUDA_VISIBLE_DEVICES"] = ",".join(spec.gpus)  # empty: none, where unset would mean all
+    env |= _mps.variables(spec)
     return env
 
 

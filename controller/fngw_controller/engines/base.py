@@ -64,7 +64,7 @@ class ReplicaNotRunning(EngineError):
 
 
 #: Variables that would show a replica GPUs that it was not given, or take more of one than its share.
-RESERVED_PREFIXES = ("NVIDIA_", "CUDA_MPS_")
+RESERVED_PREFIXES = ("NVIDIA_", "CUDA_MPS_", "CUDA_VISIBLE_DEVICES")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class ReplicaSpec:
         memory: limit in bytes, or None.
         gpus: UUIDs of the devices that it may see.
         gpu_shares: thousandths and MiB of each of them that are its own.
+        mps: where NVIDIA's MPS daemon is reached, which holds it to its share; None where none runs.
     """
 
     id: str
@@ -99,6 +100,7 @@ class ReplicaSpec:
     memory: int | None
     gpus: tuple[str, ...] = ()
     gpu_shares: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    mps: Path | None = None
 
     @property
     def user_env(self) -> dict[str, str]:

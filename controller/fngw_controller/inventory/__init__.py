@@ -23,7 +23,7 @@ def choose(settings: ControllerSettings, engine: EngineInfo) -> Inventory:
         settings: what is declared.
         engine: what runs replicas: where nothing is declared, it knows the machine's memory.
     """
-    memory = settings.memory_bytes if settings.memory_bytes is not None else engine.memory
+    memory = settings.memory if settings.memory is not None else engine.memory
     return Inventory(
         memory_mib=None if memory is None else memory // MIB,
         milli_cpus=None if settings.cpus is None else int(settings.cpus * WHOLE),

@@ -14,6 +14,7 @@ from fngw.errors import DeploymentNotFound, FngwError, ValidationError
 from fngw.options import LIVE_OPTIONS, Options
 from fngw.spec import DeploymentSpec
 from fngw_gateway.api.blobs import claim
+from fngw_gateway.api.gpus import check_fits
 from fngw_gateway.settings import GatewaySettings
 from fngw_state import deploys
 from fngw_state.deploys import Outcome
@@ -71,6 +72,7 @@ async def deploy(name: str, body: DeployRequest, request: Request) -> Accepted:
     """Deploy a spec under a name. What changes is decided by the redeploy table."""
     spec = parse(name, body.spec)
     claim_blobs(spec, request.app.state.settings)
+    await check_fits(request.app.state.store, spec)
 
     def resolve(before: Desired | None, number: int) -> tuple[Desired, Outcome]:
         deploys.check_prev_version(before, body.prev_version)
@@ -198,13 +200,7 @@ def _check(spec: DeploymentSpec) -> None:
     try:
         Options(**{k: v for k, v in spec.to_dict().items() if k in names})
     except TypeError as error:
-        raise ValidationError(str(error)) from None
-    if spec.num_gpus or spec.gpu_memory:
-        raise ValidationError(
-            "num_gpus, gpu_memory: this version of fngw does not lease GPUs yet, and does not pretend to",
-            code="gpus_not_supported",
-            hint="deploy without them",
-        )
+        raise ValidationError(str(error), hint="docs/reference/options.md has the type of each option") from None
     if spec.user_config is not None and not spec.code.has_reconfigure:
         raise ValidationError(
             "user_config: given, but there is no reconfigure method to take it",
