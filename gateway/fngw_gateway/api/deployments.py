@@ -187,11 +187,17 @@ def parse(name: str, data: dict[str, Any]) -> DeploymentSpec:
     try:
         spec = DeploymentSpec.from_dict(data)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise ValidationError(f"spec: {error}", hint="see fngw.spec.DeploymentSpec") from None
+        hint = "the SDK writes it: fngw.spec.DeploymentSpec.to_dict()"
+        raise ValidationError(f"spec: {_told(error)}", hint=hint) from None
     if spec.name != name:
-        raise ValidationError(f"spec.name is {spec.name!r}, but the URL says {name!r}")
+        text = f"spec.name is {spec.name!r}, but the URL says {name!r}"
+        raise ValidationError(text, hint="PUT it under its own name")
     _check(spec)
     return spec
+
+
+def _told(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _check(spec: DeploymentSpec) -> None:
@@ -224,7 +230,7 @@ def claim_blobs(spec: DeploymentSpec, settings: GatewaySettings) -> None:
 
 def _contended(name: str) -> FngwError:
     text = f"{name}: too many deploys of this name at the same time; nothing was changed"
-    return FngwError(text, code="contended", status=409, hint="try again")
+    return FngwError(text, code="contended", status=409, hint="try again when they have ended")
 
 
 __all__ = ["Accepted", "change", "claim_blobs", "describe", "find", "router"]

@@ -124,6 +124,9 @@ class Exchange:
             await self._refuse(self._reason)
         except (FngwError, ClientGone) as error:
             await self._refuse(error)
+        except Exception:
+            log.exception("%s: request %s failed", self._backend.name, self._head.request_id.decode())
+            await self._refuse(problems.internal_error(f"a request for {self._backend.name}"))
         finally:
             self._close()
 

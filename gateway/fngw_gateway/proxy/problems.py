@@ -12,6 +12,7 @@ code                         status  when
 ``uri_too_long``             414     the request's line is too long
 ``headers_too_large``        431     the request's headers are too large
 ``unauthorized``             401     a call over TCP without the token
+``internal_error``           500     a fault of the gateway
 ``not_implemented``          501     a transfer coding other than chunked
 ``replica_lost``             502     the replica left without an answer, or answered nonsense
 ``overloaded``               503     the deployment's queue is full
@@ -36,6 +37,7 @@ __all__ = [
     "body_too_large",
     "deployment_not_found",
     "headers_too_large",
+    "internal_error",
     "method_not_allowed",
     "no_replicas",
     "not_implemented",
@@ -77,13 +79,14 @@ def deployment_not_found(name: str) -> FngwError:
 
 def method_not_allowed(method: str, path: bytes, allowed: str) -> FngwError:
     shown = path.decode("ascii", "backslashreplace")
-    message = f"{method} is not a method of {shown}"
+    message = f"{shown} does not take {method}"
     return FngwError(message, code="method_not_allowed", status=405, hint=f"use {allowed}")
 
 
 def body_too_large(limit: int) -> FngwError:
-    message = f"the request's body is larger than {limit} bytes"
-    return FngwError(message, code="body_too_large", status=413, hint="FNGW_MAX_BODY sets the gateway's limit")
+    message = f"the request's body is larger than {_size(limit)}"
+    hint = "send it in parts; or start the gateway with a larger FNGW_MAX_BODY"
+    return FngwError(message, code="body_too_large", status=413, hint=hint)
 
 
 def bad_request(message: str, hint: str) -> FngwError:
@@ -91,12 +94,12 @@ def bad_request(message: str, hint: str) -> FngwError:
 
 
 def uri_too_long(limit: int) -> FngwError:
-    message = f"the request's line is longer than this gateway takes: it and the headers have {limit} bytes"
+    message = f"the request's line is too long: with the headers it may have {_size(limit)}"
     return FngwError(message, code="uri_too_long", status=414, hint="send what is long in the request's body")
 
 
 def headers_too_large(limit: int) -> FngwError:
-    message = f"the request's line and headers are larger than {limit} bytes (each header counts 32 more)"
+    message = f"the request's line and headers are larger than {_size(limit)}; each header counts 32 bytes more"
     hint = "send fewer or shorter headers (cookies?), or what is long in the request's body"
     return FngwError(message, code="headers_too_large", status=431, hint=hint)
 
@@ -119,7 +122,7 @@ def not_implemented(message: str, hint: str) -> FngwError:
 
 def replica_lost(deployment: str, replica: str, why: str) -> FngwError:
     message = f"replica {replica} of {deployment} was lost before it had answered: {why}"
-    hint = f"`fngw logs {deployment}` shows what it last said; the function may have run"
+    hint = f"the function may have run; `fngw logs {deployment}` shows what the replica last said"
     return FngwError(message, code="replica_lost", status=502, hint=hint)
 
 
@@ -148,6 +151,20 @@ def timeout(deployment: str, seconds: float) -> FngwError:
     message = f"{deployment} did not answer within {seconds:g} s (request_timeout_s)"
     hint = "the time waiting for a replica counts; raise request_timeout_s or add replicas"
     return FngwError(message, code="timeout", status=504, hint=hint)
+
+
+def internal_error(what: str) -> FngwError:
+    message = f"the gateway failed at {what}; what was asked for may have happened, or not"
+    hint = "a fault of fngw: its log has the traceback under this X-Request-Id; please report it"
+    return FngwError(message, code="internal_error", status=500, hint=hint)
+
+
+def _size(limit: int) -> str:
+    """A limit in its largest whole unit: 8589934592 is 8 GiB."""
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if limit and limit % 2**power == 0:
+            return f"{limit >> power} {unit}"
+    return f"{limit} bytes"
 
 
 async def send_problem(send: Send, error: FngwError, more: list[Header], *, close: bool = False) -> None:

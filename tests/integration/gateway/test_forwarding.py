@@ -442,3 +442,16 @@ async def test_problems_are_json(site: Site) -> None:
     answer = await site.ask("GET", "/f")
     assert (answer.status, answer.get("retry-after")) == (503, "1")
     assert json.loads(answer.body)["code"] == "no_replicas"
+
+
+async def test_a_fault_of_the_gateway_is_told_and_logged(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await site.one(echo)
+    with monkeypatch.context() as patch:
+        patch.setattr("fngw_gateway.proxy.headers.answer_headers", lambda *_: 1 // 0)
+        answer = await site.ask("GET", "/f", "X-Request-Id: mine\r\n")
+    assert (answer.status, answer.json()["code"], answer.get("x-request-id")) == (500, "internal_error", "mine")
+    assert "request mine failed" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+    assert (await site.ask("GET", "/f")).status == 200
