@@ -67,7 +67,6 @@ class Environments:
             cache=settings.layout.cache,
             uv=Path(find_uv_bin()),
             channel_alias=settings.conda_alias,
-            default_channels=settings.default_channels,
             environ=os.environ,
         ).serving(self._wanted)
 

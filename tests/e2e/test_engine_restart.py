@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import httpx
 import pytest
+from tests.private_engine import PrivateEngine
 
 SOURCE = """
 import fngw
@@ -20,53 +16,6 @@ class App:
     def __call__(self):
         return "served"
 """
-
-
-class PrivateEngine:
-    """A dockerd that no other test uses."""
-
-    def __init__(self, wait):
-        self._wait = wait
-        self.folder = Path(tempfile.mkdtemp(prefix="fngw-dockerd-"))
-        self.url = f"unix://{self.folder}/d.sock"
-        self._namespace = f"fngw-{secrets.token_hex(3)}"
-        subprocess.run(["ip", "netns", "add", self._namespace], check=True)
-        subprocess.run(["ip", "-n", self._namespace, "link", "set", "lo", "up"], check=True)
-        self._process = None
-
-    def start(self):
-        options = [f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec"]
-        options += [f"--pidfile={self.folder}/pid", f"--host={self.url}", "--bridge=none", "--iptables=false"]
-        log = (self.folder / "log").open("a")
-        # Not `ip netns exec`: it mounts /sys anew, and hides the control groups.
-        command = ["nsenter", f"--net=/run/netns/{self._namespace}", "dockerd", *options]
-        self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        log.close()
-        self._wait(self._answers, "a private Docker engine")
-
-    def _answers(self):
-        assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
-        return self.docker("version").returncode == 0
-
-    def docker(self, *words, **more):
-        return subprocess.run(["docker", "-H", self.url, *words], capture_output=True, **more)
-
-    def stop(self):
-        """As an upgrade of the engine does: containers die with it."""
-        self._process.terminate()
-        assert self._process.wait(timeout=60) is not None
-
-    def load(self, *images):
-        """Copy images from the usual engine."""
-        with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as save:
-            self.docker("load", stdin=save.stdout, check=True)
-        assert save.returncode == 0
-
-    def remove(self):
-        if self._process.poll() is None:
-            self.stop()
-        subprocess.run(["ip", "netns", "delete", self._namespace], check=True)
-        shutil.rmtree(self.folder)
 
 
 @pytest.fixture

@@ -50,7 +50,6 @@ class Sources:
         cache: the folder of the caches, ``<data>/cache``.
         uv: the path of uv.
         channel_alias: the address under which a channel that is named by a word lies.
-        default_channels: those of requirements that name none.
         environ: the builder's environment variables; those of fngw itself reach no index.
         pip_options: of the requirements that are served; see `serving`.
         retries: how often something unreachable is asked for again, after ever longer waits.
@@ -59,7 +58,6 @@ class Sources:
     cache: Path
     uv: Path
     channel_alias: str = "https://conda.anaconda.org"
-    default_channels: tuple[str, ...] = ("conda-forge",)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     pip_options: tuple[str, ...] = ()
     retries: int = 3

@@ -229,8 +229,8 @@ class Client:
         text: Any = waited_for(f"build {key}", lambda: self.connection.get(keys.BUILD + key), deadline_s)
         return BuildResult.from_json(text)
 
-    def build(self, request: BuildRequest) -> BuildResult:
-        return self.result(self.ask(request))
+    def build(self, request: BuildRequest, deadline_s: float = DEADLINE_S) -> BuildResult:
+        return self.result(self.ask(request), deadline_s)
 
     def log(self, key: str) -> list[str]:
         lines: Any = self.connection.lrange(keys.BUILD_LOG + key, 0, -1)

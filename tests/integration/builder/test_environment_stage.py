@@ -223,6 +223,24 @@ def test_a_build_that_is_killed_harms_no_later_one(
         assert diff_id(stage) == diff_id(built.stages["conda"])
 
 
+@pytest.mark.parametrize("kind", ["conda", "pip"])
+def test_pruning_harms_no_build_under_way(kind: str, locks: dict[str, Lock], built: Built, place: Place) -> None:
+    cache = Cache(place.sources.cache, 0)
+
+    class Pruning(Told):
+        def progress(self, step: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
+            cache.prune()
+
+    for _ in ("empty caches", "filled ones"):
+        with cache.stage() as stage:
+            materialise(locks[kind], base(), stage, place.sources, Pruning(), LocalCompiler(None, Told()))
+            assert diff_id(stage) == diff_id(built.stages[kind])
+    assert sum(cache.sizes().values()) > 0
+    cache.prune()
+    assert sum(cache.sizes().values()) == 0
+    assert (made(locks[kind], place, "after") / "bin" / "pip-greet").exists()
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk whose size can be changed."""
