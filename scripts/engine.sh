@@ -54,6 +54,7 @@ missing_packages() {
   command -v iptables >/dev/null || echo iptables
   command -v debootstrap >/dev/null || echo debootstrap
   command -v redis-server >/dev/null || echo redis-server
+  command -v docker-registry >/dev/null || echo docker-registry
   command -v docker-compose >/dev/null || "$docker" compose version >/dev/null 2>&1 || echo docker-compose
   [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
 }

@@ -97,7 +97,7 @@ class Environments:
             lock = self._lock(target, files)
             plan = planning.environment(tag, base.id, lock.digest)
             with self._cache.alone(plan.key):
-                found = engine.made(plan)
+                found = engine.made(plan, self._report)
                 if found is not None:
                     self._report.say(
                         f"reused environment {plan.key[:12]} ({(found.size - base.size) / 1e6:.0f} MB)"

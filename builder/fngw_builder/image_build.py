@@ -36,7 +36,7 @@ def make(request: BuildRequest, settings: BuilderSettings, engine: Images, repor
     with ExitStack() as files:
         layers = [_runtime(files)] if below.lock else []
         plan = planning.app(request.bundle, below.tag, below.image.id, *(layer.diff_id for layer in layers))
-        image = engine.made(plan)
+        image = engine.made(plan, report)
         if image is not None:
             return _made(below, image, plan.tag, reused=True)
         for line in str(plan).splitlines():

@@ -20,6 +20,7 @@ from docker.utils import kwargs_from_env
 from fngw.errors import BuildFailed
 from fngw_builder.image_archive import Image, archive, configuration
 from fngw_builder.plan import KEY_LABEL, Plan
+from fngw_builder.registry import Registry
 from fngw_builder.report import Report
 from fngw_builder.tar_layer import Layer
 
@@ -36,12 +37,13 @@ class Refused(Exception):
 
 
 @contextmanager
-def engine(timeout_s: float, note: Note = lambda tag: None) -> Iterator[Images]:
+def engine(timeout_s: float, note: Note = lambda tag: None, registry: str = "") -> Iterator[Images]:
     """Connect to the engine that ``DOCKER_HOST`` names, or the local one.
 
     Args:
         timeout_s: how long it may keep silent.
         note: told the tag of each image that is made, or found made.
+        registry: ``"HOST/REPOSITORY"`` that keeps copies; empty: none.
 
     Raises:
         BuildFailed: ``engine_unreachable``; within the block also ``disk_full`` and ``engine_error``.
@@ -49,7 +51,7 @@ def engine(timeout_s: float, note: Note = lambda tag: None) -> Iterator[Images]:
     with translated():
         client = docker.APIClient(version="auto", timeout=timeout_s, **kwargs_from_env())
         try:
-            yield Images(client, note)
+            yield Images(client, note, Registry(registry, client) if registry else None)
         finally:
             client.close()
 
@@ -101,11 +103,13 @@ class Images:
     Args:
         client: a connected low-level client.
         note: told the tag of each image that is made, or found made.
+        registry: keeps copies; None: there is none.
     """
 
-    def __init__(self, client: Any, note: Note) -> None:
+    def __init__(self, client: Any, note: Note, registry: Registry | None = None) -> None:
         self.client = client
         self._note = note
+        self._registry = registry
 
     def find(self, name: str) -> Image | None:
         """Return the image of a tag or an id, or None."""
@@ -114,13 +118,27 @@ class Images:
         except ImageNotFound:
             return None
 
-    def made(self, plan: Plan) -> Image | None:
-        """Return the image that a plan describes, if it was made before."""
-        image = self.find(plan.tag)
-        if image is None or image.labels.get(KEY_LABEL) != plan.key:
-            return None
-        self._note(plan.tag)
+    def made(self, plan: Plan, report: Report) -> Image | None:
+        """Return the image that a plan describes, if it was made before, here or where the registry has it from.
+
+        Raises:
+            BuildFailed: ``registry_failed``.
+        """
+        image = self._labelled(plan)
+        if image is None and self._registry and self._registry.pull(plan, report):
+            image = self._labelled(plan)
+        if image is not None:
+            self._keep(plan, report)
         return image
+
+    def _labelled(self, plan: Plan) -> Image | None:
+        image = self.find(plan.tag)
+        return image if image is not None and image.labels.get(KEY_LABEL) == plan.key else None
+
+    def _keep(self, plan: Plan, report: Report) -> None:
+        self._note(plan.tag)
+        if self._registry:
+            self._registry.push(plan, report)
 
     def tags(self, repository: str) -> list[str]:
         """Return the tags, without the repository, of all its images."""
@@ -148,7 +166,7 @@ class Images:
         image = self.find(plan.tag)
         if image is None:
             raise _engine_error(f"it said nothing of an error, but has no {plan.tag}")
-        self._note(plan.tag)
+        self._keep(plan, report)
         return image
 
     def load(self, base: Image, layers: Sequence[Layer], plan: Plan, report: Report) -> None:

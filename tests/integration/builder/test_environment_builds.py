@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -265,3 +266,65 @@ def test_a_base_that_was_removed_is_made_again(
     again = jobs.make(wants("legacylib=1.15"), settings, report)
     assert not again.reused
     assert again.artifact == first
+
+
+@pytest.fixture
+def registry(tmp_path: Path, wait_for: Any) -> Iterator[str]:
+    """A registry of this test's own; its ``HOST/REPOSITORY``."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = "127.0.0.1:%d" % taken.getsockname()[1]
+    config = {
+        "version": "0.1",
+        "log": {"level": "error"},
+        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
+        "http": {"addr": address},
+    }
+    path = tmp_path / "registry.yml"
+    path.write_text(json.dumps(config))  # JSON is YAML
+    process = subprocess.Popen(["docker-registry", "serve", path], stderr=subprocess.DEVNULL)
+    try:
+        wait_for("the registry", lambda: answers(address))
+        yield f"{address}/fngw"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(address: str) -> bool:
+    host, _, port = address.partition(":")
+    try:
+        with socket.create_connection((host, int(port))):
+            return True
+    except ConnectionRefusedError:
+        return False
+
+
+def test_a_registry_keeps_what_was_built(
+    settings: Any, wants: Any, report: Any, registry: str, engine: docker.DockerClient, channel: Any, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"registry": registry})
+    first = jobs.make(wants("legacylib=1.15"), settings, report).artifact
+    assert len([line for line in report.lines if line.startswith("pushed ")]) == 2
+    whole = report.steps["push"][1]
+
+    report.steps.clear()
+    second = jobs.make(wants("legacylib=1.15", text="x = 2\n"), settings, report).artifact
+    assert report.steps["push"][1] < whole / 100, "what the registry had travelled again"
+
+    for image in (first.ref, second.ref, first.environment):
+        engine.images.remove(image, force=True)
+    channel.forget()
+    again = jobs.make(wants("legacylib=1.15"), settings, report)
+    assert again.reused and again.artifact == first
+    assert len([line for line in report.lines if line.startswith("pulled ")]) == 2
+    assert channel.count() == 0
+    assert not [tag for tag in engine.images.get(first.image).tags if tag.startswith("127.")]
+
+
+def test_a_registry_that_does_not_answer(settings: Any, wants: Any, report: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = "127.0.0.1:%d" % taken.getsockname()[1]
+    with pytest.raises(BuildFailed) as caught:
+        jobs.make(wants("legacylib=1.15"), settings.model_copy(update={"registry": f"{address}/fngw"}), report)
+    assert caught.value.code == "registry_failed"
+    assert "docker login" in caught.value.hint
