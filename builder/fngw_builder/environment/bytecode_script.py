@@ -4,7 +4,7 @@
 
 It is run by the interpreter that will load the modules: standard library only, Python >= 3.7. What marshal writes
 depends on what else the interpreter holds: a string that somebody else refers to, too, is written otherwise
-(python/cpython#78274). So nothing is compiled here: each folder is compiled by a child, forked from this process,
+(python/cpython#78274). So nothing is compiled here: each part is compiled by a child, forked from this process,
 which loads nothing more and does the same each time. Files are known by their final paths. And constant sets
 are written in the order of their members' hashes, which are addresses for None and Ellipsis (until Python 3.11,
 which sorts them; bpo-37596): until then, such sets are made when they are needed.
@@ -23,23 +23,24 @@ import py_compile
 import signal
 import sys
 from types import CodeType
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterator, List
 
-Unit = Tuple[str, List[str]]
+#: Of sources, for one child: large enough that starting it costs little, small enough that none is late.
+PART_BYTES = 256 * 1024
 UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
 
 
 def main(stage: str, prefix: str, jobs: int) -> None:
     """Compile what lies in the library folders under ``stage``, with ``jobs`` processes."""
-    waiting = sorted(folders(stage), key=weight)  # popped from its end: the largest first, so that none is late
-    total, done = sum(len(names) for _, names in waiting), 0
+    waiting = parts(sorted(modules(stage)))
+    total, done = sum(map(len, waiting)), 0
     running: Dict[int, int] = {}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                folder, names = waiting.pop()
-                running[start(folder, names, prefix + folder[len(stage) :])] = len(names)
+                part = waiting.pop()
+                running[start(part, stage, prefix)] = len(part)
             done += finished(running)
             print(done, total, flush=True)
     finally:
@@ -47,28 +48,33 @@ def main(stage: str, prefix: str, jobs: int) -> None:
             os.kill(child, signal.SIGKILL)
 
 
-def folders(stage: str) -> List[Unit]:
-    """List the folders with modules: ``[(path, [names, sorted])]``."""
-    found = []
+def modules(stage: str) -> Iterator[str]:
+    """Yield the paths of all modules."""
     library = os.path.join(stage, "lib")
     for version in os.listdir(library):
         root = os.path.join(library, version)
         if version.startswith("python") and not os.path.islink(root):
             for folder, _, files in os.walk(root):
-                names = sorted(n for n in files if n.endswith(".py") and os.path.isfile(os.path.join(folder, n)))
-                if names:
-                    found.append((folder, names))
+                for path in (os.path.join(folder, name) for name in files if name.endswith(".py")):
+                    if os.path.isfile(path):
+                        yield path
+
+
+def parts(paths: List[str]) -> List[List[str]]:
+    """Split a list into parts of about the same work; only what is in it decides where."""
+    found: List[List[str]] = []
+    left = 0
+    for path in paths:
+        if left <= 0:
+            found.append([])
+            left = PART_BYTES
+        found[-1].append(path)
+        left -= os.stat(path).st_size
     return found
 
 
-def weight(unit: Unit) -> Tuple[int, str]:
-    """Order folders by the size of their sources in bytes; the name decides between equals."""
-    folder, names = unit
-    return sum(os.lstat(os.path.join(folder, name)).st_size for name in names), folder
-
-
-def start(folder: str, names: List[str], final: str) -> int:
-    """Compile one folder in a child, and return its process id."""
+def start(part: List[str], stage: str, prefix: str) -> int:
+    """Compile some modules in a child, and return its process id."""
     parent = os.getpid()
     child = os.fork()
     if child:
@@ -76,10 +82,10 @@ def start(folder: str, names: List[str], final: str) -> int:
     status = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for name in names:
+        for path in part:
             if os.getppid() != parent:
                 break  # it was killed: nobody waits for this
-            compile_one(os.path.join(folder, name), os.path.join(final, name))
+            compile_one(path, prefix + path[len(stage) :])
         else:
             status = 0
     except OSError as error:
