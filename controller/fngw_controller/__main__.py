@@ -90,6 +90,8 @@ async def _work(
 ) -> None:
     leader = Leader(store, f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
     images = Images(store, settings.redis_url, engine)
+    stock = inventory.choose(settings, await engine.check())
+    await stock.read()  # what is declared wrongly is told at once, not only to the one that leads
     rooms = Rooms(
         store=store,
         engine=engine,
@@ -99,7 +101,7 @@ async def _work(
         snapshots=Snapshots(layout.data / "desired"),
         configs=Configs(store),
         history=History(store),
-        machine=Machine(Leases(store), inventory.choose(settings, await engine.check()), lambda: leader.token),
+        machine=Machine(Leases(store), stock, lambda: leader.token),
         token=lambda: leader.token,
         confirm=leader.confirm,
         new_id=lambda: secrets.token_hex(4),

@@ -2,6 +2,7 @@
 
 ``base``    the protocol and its values
 ``static``  GPUs from a file (FNGW_GPU_INVENTORY)
+``nvml``    GPUs from NVIDIA's driver; ``fake_nvml``: the driver in memory, for tests
 ``host``    memory of this machine, or of the container that this runs in
 ``choose``  puts them together, as the settings and the engine say
 """
@@ -9,7 +10,7 @@
 from __future__ import annotations
 
 from fngw_controller.engines.base import EngineInfo
-from fngw_controller.inventory.base import Gpus, Inventory, NoGpus
+from fngw_controller.inventory.base import Gpus, Inventory
 from fngw_controller.settings import ControllerSettings
 from fngw_state.resources import MIB, WHOLE
 
@@ -36,4 +37,6 @@ def _gpus(settings: ControllerSettings) -> Gpus:
         from fngw_controller.inventory.static import GpuFile
 
         return GpuFile(settings.gpu_inventory)
-    return NoGpus("they are not looked for")
+    from fngw_controller.inventory.nvml import NvmlGpus
+
+    return NvmlGpus()

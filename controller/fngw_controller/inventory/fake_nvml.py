@@ -1,0 +1,144 @@
+"""An NVML in memory, for tests: what ``nvml`` uses of the module pynvml, over GPUs that a test breaks.
+
+library = FakeNvml([FakeGpu("GPU-0"), FakeGpu("GPU-1", slices=[FakeGpu("MIG-0", memory=10 << 30)])])
+library.gpus[0].lost = True          # it has fallen off the bus
+library.xids.append(("GPU-0", 79))   # the driver tells of a critical error
+library.failure = library.NVMLError_DriverNotLoaded("Driver Not Loaded")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+
+class NVMLError(Exception):
+    """Base of what NVML fails with."""
+
+
+class NVMLError_NotFound(NVMLError):
+    """There is nothing of this number."""
+
+
+class NVMLError_NotSupported(NVMLError):
+    """This GPU cannot do that."""
+
+
+class NVMLError_Timeout(NVMLError):
+    """No event has come."""
+
+
+class NVMLError_GpuIsLost(NVMLError):
+    """It has fallen off the bus."""
+
+
+class NVMLError_DriverNotLoaded(NVMLError):
+    """There is no driver."""
+
+
+@dataclass
+class FakeGpu:
+    """One GPU. ``slices`` not None: MIG is on. ``ecc`` None: it has no such memory. ``memory`` is in bytes."""
+
+    uuid: str
+    model: str = "NVIDIA H100"
+    memory: int = 80 << 30
+    slices: Sequence[FakeGpu | None] | None = None
+    ecc: int | None = 0
+    lost: bool = False
+    tells: bool = True
+
+
+@dataclass
+class FakeNvml:
+    """Behaves as the module pynvml. ``failure`` is raised by every call while it is set."""
+
+    gpus: list[FakeGpu] = field(default_factory=list)
+    xids: list[tuple[str, int]] = field(default_factory=list)
+    failure: NVMLError | None = None
+    starts: int = 0
+
+    NVMLError = NVMLError
+    NVMLError_NotFound = NVMLError_NotFound
+    NVMLError_NotSupported = NVMLError_NotSupported
+    NVMLError_Timeout = NVMLError_Timeout
+    NVMLError_GpuIsLost = NVMLError_GpuIsLost
+    NVMLError_DriverNotLoaded = NVMLError_DriverNotLoaded
+    NVML_DEVICE_MIG_ENABLE = 1
+    NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 1
+    NVML_VOLATILE_ECC = 0
+    nvmlEventTypeXidCriticalError = 8
+
+    def _check(self, gpu: FakeGpu | None = None) -> None:
+        if self.failure:
+            raise self.failure
+        if gpu is not None and gpu.lost:
+            raise NVMLError_GpuIsLost("GPU is lost")
+
+    def nvmlInit(self) -> None:
+        self._check()
+        self.starts += 1
+
+    def nvmlShutdown(self) -> None:
+        self._check()
+
+    def nvmlDeviceGetCount(self) -> int:
+        self._check()
+        return len(self.gpus)
+
+    def nvmlDeviceGetHandleByIndex(self, number: int) -> FakeGpu:
+        self._check(self.gpus[number])
+        return self.gpus[number]
+
+    def nvmlDeviceGetUUID(self, gpu: FakeGpu) -> str:
+        self._check(gpu)
+        return gpu.uuid
+
+    def nvmlDeviceGetName(self, gpu: FakeGpu) -> bytes:
+        self._check(gpu)
+        return gpu.model.encode()
+
+    def nvmlDeviceGetMemoryInfo(self, gpu: FakeGpu) -> SimpleNamespace:
+        self._check(gpu)
+        return SimpleNamespace(total=gpu.memory)
+
+    def nvmlDeviceGetMigMode(self, gpu: FakeGpu) -> tuple[int, int]:
+        self._check(gpu)
+        if gpu.ecc is None:
+            raise NVMLError_NotSupported("Not Supported")
+        return (0, 0) if gpu.slices is None else (1, 1)
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, gpu: FakeGpu) -> int:
+        self._check(gpu)
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, gpu: FakeGpu, number: int) -> FakeGpu:
+        self._check(gpu)
+        part = gpu.slices[number] if gpu.slices and number < len(gpu.slices) else None
+        if part is None:
+            raise NVMLError_NotFound("Not Found")
+        return part
+
+    def nvmlDeviceGetTotalEccErrors(self, gpu: FakeGpu, kind: int, since: int) -> int:
+        self._check(gpu)
+        if gpu.ecc is None:
+            raise NVMLError_NotSupported("Not Supported")
+        return gpu.ecc
+
+    def nvmlEventSetCreate(self) -> object:
+        self._check()
+        return object()
+
+    def nvmlDeviceRegisterEvents(self, gpu: FakeGpu, kinds: int, events: object) -> None:
+        self._check(gpu)
+        if not gpu.tells:
+            raise NVMLError_NotSupported("Not Supported")
+
+    def nvmlEventSetWait_v2(self, events: object, timeout_ms: int) -> SimpleNamespace:
+        self._check()
+        if not self.xids:
+            raise NVMLError_Timeout("Timeout")
+        uuid, xid = self.xids.pop(0)
+        gpu = next(gpu for gpu in self.gpus if gpu.uuid == uuid)
+        return SimpleNamespace(device=gpu, eventData=xid)
