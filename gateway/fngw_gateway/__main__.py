@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -26,6 +27,8 @@ log = logging.getLogger("fngw_gateway")
 GRACE_S = 25
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
+#: Files that this process may open, where the system lets it: a request takes two, and many start with only 1024.
+FILES = 65536
 #: Beginnings of uvicorn's messages.
 _SAID_BETTER = (
     "ASGI callable returned without",
@@ -39,6 +42,7 @@ def main() -> int:
     """Serve until told to stop; return the exit code."""
     settings = GatewaySettings()
     _configure_logging(settings.log_level)
+    _allow_files()
     settings.layout.create()
     tcp = _tcp_socket(settings)
     unix, made = _unix_socket(settings)
@@ -56,6 +60,13 @@ def main() -> int:
     finally:
         _remove(made)
     return 0 if server.started else 3
+
+
+def _allow_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Server(uvicorn.Server):

@@ -15,7 +15,7 @@ from typing import IO, Any, Dict, Mapping, Optional, Set
 
 __all__ = ["PlainProgress", "Progress", "RichProgress", "amount", "progress_for", "size_text"]
 
-MIB = 2**20
+MIB, GIB = 2**20, 2**30
 
 
 class Progress:
@@ -194,9 +194,9 @@ def amount(done: Optional[int], total: Optional[int], unit: str) -> str:
     """
     if unit == "bytes":
         shown = size_text(total if total is not None else done or 0)
-        return (
-            f"{(done or 0) / MIB:.1f}/{shown}" if done is not None and total is not None and total >= MIB else shown
-        )
+        if done is None or total is None or total < MIB:
+            return shown
+        return f"{done / (GIB if total >= GIB else MIB):.1f}/{shown}"
     counts = [str(n) for n in (done, total) if n is not None]
     return f"{'/'.join(counts)} {unit}".rstrip() if counts else ""
 
@@ -205,10 +205,12 @@ def size_text(size: int) -> str:
     """Return a size in bytes for people.
 
     Example:
-        >>> size_text(2**21), size_text(100)
-        ('2.0 MiB', '1 KiB')
+        >>> size_text(2**21), size_text(100), size_text(3 * 2**30)
+        ('2.0 MiB', '1 KiB', '3.0 GiB')
     """
-    return f"{size / MIB:.1f} MiB" if size >= MIB else f"{max(1, size // 1024)} KiB"
+    if size >= GIB:
+        return f"{size / GIB:.1f} GiB"
+    return f"{size / MIB:.1f} MiB" if size >= MIB else f"{max(min(1, size), size // 1024)} KiB"
 
 
 def progress_for(

@@ -213,6 +213,7 @@ def test_no_color(environ: dict[str, str]) -> None:
         ((100, 2**19, "bytes"), "512 KiB"),
         ((3 * 2**20, None, "bytes"), "3.0 MiB"),
         ((None, 2**21, "bytes"), "2.0 MiB"),
+        ((2**29, 3 * 2**30, "bytes"), "0.5/3.0 GiB"),
     ],
 )
 def test_amounts(given: tuple[int | None, int | None, str], said: str) -> None:
@@ -220,10 +221,11 @@ def test_amounts(given: tuple[int | None, int | None, str], said: str) -> None:
 
 
 def test_sizes() -> None:
-    assert [size_text(n) for n in (0, 1, 2048, 2**20, 3 * 2**19)] == [
-        "1 KiB",
+    assert [size_text(n) for n in (0, 1, 2048, 2**20, 3 * 2**19, 3 * 2**29)] == [
+        "0 KiB",
         "1 KiB",
         "2 KiB",
         "1.0 MiB",
         "1.5 MiB",
+        "1.5 GiB",
     ]

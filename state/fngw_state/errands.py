@@ -1,0 +1,78 @@
+"""Errands: short jobs for a builder, whose answer somebody waits for. They go through the queue of builds.
+
+Only a builder sees the caches and the engine's images; asking one also shows that there is one. Synchronous, as RQ
+is; call it with ``asyncio.to_thread`` from a loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+from rq import Queue, Worker
+from rq.results import Result
+from rq.serializers import JSONSerializer
+
+from fngw.errors import FngwError
+from fngw_state import keys
+
+__all__ = ["PRUNE", "SURVEY", "Builders", "builders", "run"]
+
+#: The builder's functions. They take text and return what JSON can hold.
+SURVEY = "fngw_builder.upkeep.survey"
+PRUNE = "fngw_builder.upkeep.prune"
+#: How long RQ keeps an answer that nobody came for.
+KEPT_S = 60
+
+
+@dataclass(frozen=True)
+class Builders:
+    """How many builders are idle and busy, and how many builds wait for one."""
+
+    idle: int
+    busy: int
+    waiting: int
+
+
+def builders(connection: Redis) -> Builders:
+    """Return what RQ knows of the builders that live: the record of one that died expires."""
+    states = [worker.get_state() for worker in Worker.all(connection, serializer=JSONSerializer)]
+    queue = Queue(keys.BUILDS_QUEUE, connection=connection, serializer=JSONSerializer)
+    busy = states.count("busy")
+    return Builders(idle=len(states) - busy, busy=busy, waiting=len(queue))
+
+
+def run(connection: Redis, errand: str, *arguments: str, wait_s: int) -> Any:
+    """Have a builder run an errand, before the builds that wait, and return its answer.
+
+    Args:
+        connection: from ``builds.connect``.
+        errand: ``SURVEY`` or ``PRUNE``.
+        arguments: the function's.
+        wait_s: seconds to wait for the answer.
+
+    Raises:
+        FngwError: ``builder_silent``: none came in time; ``errand_failed``: it raised; ``detail`` is the traceback.
+    """
+    queue = Queue(keys.BUILDS_QUEUE, connection=connection, serializer=JSONSerializer)
+    job = queue.enqueue_call(
+        func=errand, args=arguments, timeout=wait_s, result_ttl=KEPT_S, failure_ttl=KEPT_S, at_front=True
+    )
+    result = job.latest_result(timeout=wait_s)
+    if result is None:
+        job.delete()
+        raise FngwError(
+            f"no builder answered within {wait_s} s",
+            code="builder_silent",
+            hint="it may be busy, or not run: `fngw doctor` tells, and so does its log",
+            status=503,
+        )
+    if result.type is not Result.Type.SUCCESSFUL:
+        raise FngwError(
+            "the builder could not do it",
+            code="errand_failed",
+            hint="its log says more; if it stays, report the traceback as a bug of fngw",
+            detail=str(result.exc_string or ""),
+        )
+    return result.return_value
