@@ -104,6 +104,10 @@ class Client:
         return int(self.info()["limits"]["bundle"])
 
     def deployments(self) -> list[dict[str, Any]]:
+    def gpus(self) -> dict[str, Any]:
+        """Return what the machine has for replicas, who holds it, and what is free: see ``fngw gpus --help``."""
+        return self._json("GET", "/gpus")
+
         """Return the status of every deployment."""
         return list(self._json("GET", "/deployments")["deployments"])
 

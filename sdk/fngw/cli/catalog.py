@@ -19,6 +19,7 @@ class Command:
 COMMANDS = (
     Command("up", "up", "up", "This machine", "start fngw and keep it running"),
     Command("down", "up", "down", "This machine", "stop it"),
+    Command("gpus", "gpus", "gpus", "This machine", "show its GPUs and memory, and who holds them"),
     Command("deploy", "deploy", "deploy", "Deployments", "deploy the functions and classes of a file"),
     Command("apply", "apply", "apply", "Deployments", "make what is deployed as a file says"),
     Command("list", "inspect", "list_", "Deployments", "list what is deployed"),
