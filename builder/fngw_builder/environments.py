@@ -100,7 +100,7 @@ class Environments:
                 found = engine.made(plan, self._report)
                 if found is not None:
                     self._report.say(
-                        f"reused environment {plan.key[:12]} ({(found.size - base.size) / 1e6:.0f} MB)"
+                        f"{protocol.REUSED_LINE}{plan.key[:12]} ({(found.size - base.size) / 1e6:.0f} MB)"
                     )
                     return Below(plan.tag, found, base, lock.digest)
                 compiler = self._image_compiler(engine, base, target)
@@ -127,7 +127,7 @@ class Environments:
             with self._cache.alone(key):
                 if path.is_dir():
                     os.utime(path)  # asked for again: not to be cleared away now
-                    self._report.say(f"reused environment {key[:12]}")
+                    self._report.say(f"{protocol.REUSED_LINE}{key[:12]}")
                     return EnvironmentFolder(path, lock.digest, True)
                 target = dataclasses.replace(target, prefix=str(path))
                 compiler = LocalCompiler(None if self.brings_python else Path(interpreter), self._report)

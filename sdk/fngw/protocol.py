@@ -62,6 +62,12 @@ USER_ERROR_HEADER = "fngw-user-error"  # on a 500 the runtime made from a user's
 
 DEFAULT_METHOD = "__call__"
 
+# -- builds -----------------------------------------------------------------------------------------------
+
+#: How those lines of a build's log begin that whoever waits for the build should see.
+REUSED_LINE = "reused environment "
+WARNING_LINE = "warning: "
+
 # -- the replica ------------------------------------------------------------------------------------------
 
 #: Where a container finds its own directory, the shared sockets, and the code.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Optional, Set
 
 from fngw.progress import Progress
+from fngw.protocol import REUSED_LINE, WARNING_LINE
 
 if TYPE_CHECKING:
     from fngw.client import Event
@@ -45,7 +46,7 @@ class Rollout:
     def hear(self, event: Event) -> None:
         """Tell of an event."""
         if event.kind == "build":
-            self._progress.detail(event.message)
+            self._log_line(event.message)
         elif event.kind == "progress":
             self._building(event)
         elif event.kind == "image":
@@ -56,6 +57,14 @@ class Rollout:
             self._done()
         elif event.kind != "accepted" and not event.terminal:  # the step before said that it is accepted
             self._say(event.message)
+
+    def _log_line(self, line: str) -> None:
+        if line.startswith(REUSED_LINE):
+            self._progress.step(line)
+        elif line.startswith(WARNING_LINE):
+            self._progress.trouble(line)
+        else:
+            self._progress.detail(line)
 
     def _building(self, event: Event) -> None:
         fields = event.fields

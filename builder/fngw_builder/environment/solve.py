@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from fngw import protocol
 from fngw.errors import BuildFailed
 from fngw_builder.environment import cuda
 from fngw_builder.environment.conda import CondaSolver
@@ -63,7 +64,7 @@ def solve(
         lock = replace(lock, pip=pip, wheels=wheels)
     report.say(f"solved: {_count(lock)} in {time.monotonic() - began:.1f} s")
     for warning in cuda.warnings(lock):
-        report.say(f"warning: {warning}")
+        report.say(protocol.WARNING_LINE + warning)
     return lock
 
 

@@ -89,6 +89,13 @@ def test_the_lines_of_a_build_are_for_those_who_ask() -> None:
     assert terminal.screen == ["  plan: image/base/code/layer", "✓ built image 0123456789ab…"]
 
 
+def test_what_was_reused_and_what_is_odd_is_for_everybody() -> None:
+    stream = io.StringIO()
+    lines = ["lock sha256:0", "reused environment 3f2a (312 MB)", "warning: there is no CUDA here"]
+    tell(PlainProgress(stream), [{"kind": "build", "message": line} for line in lines])
+    assert stream.getvalue().splitlines() == lines[1:]
+
+
 def test_the_end_follows_from_what_was_asked_for() -> None:
     def last_line(events: list[dict[str, Any]], replicas: int | None) -> str:
         stream = io.StringIO()
