@@ -72,6 +72,9 @@ class Deployment:
     health_check_timeout_s = _Option[float]()
     graceful_shutdown_wait_loop_s = _Option[float]()
     graceful_shutdown_timeout_s = _Option[float]()
+    schedule = _Option[Optional[str]]()
+    schedule_timezone = _Option[str]()
+    schedule_missed = _Option[str]()
 
     def __init__(self, source: Source, options: Options) -> None:
         self._source = source

@@ -81,6 +81,9 @@ class Options:
     health_check_timeout_s: float = 30
     graceful_shutdown_wait_loop_s: float = 2
     graceful_shutdown_timeout_s: float = 20
+    schedule: Optional[str] = None
+    schedule_timezone: str = "UTC"
+    schedule_missed: str = "skip"
 
     def __post_init__(self) -> None:
         for name, normalise in _NORMALISERS.items():
@@ -115,6 +118,9 @@ LIVE_OPTIONS: FrozenSet[str] = frozenset(
         "health_check_timeout_s",
         "graceful_shutdown_wait_loop_s",
         "graceful_shutdown_timeout_s",
+        "schedule",
+        "schedule_timezone",
+        "schedule_missed",
     }
 )
 
@@ -351,6 +357,18 @@ def _check_pip(name: str, value: Any) -> None:
         _typed(f"an entry of {name}", requirement, str, "a string")
 
 
+def _check_schedule(name: str, value: Any) -> None:
+    """Check one of the options of a schedule; the checker is loaded for those that are given only."""
+    if value == {"schedule_timezone": "UTC", "schedule_missed": "skip"}.get(name):
+        return
+    _typed(name, value, str, "a string")
+    from fngw import cron
+
+    problem = cron.PROBLEMS[name](value)
+    if problem:
+        raise _bad(name, f"{value!r}: {problem}", cron.EXAMPLES[name])
+
+
 def _check_args(name: str, value: Any) -> None:
     _typed(name, value, tuple, "a tuple or a list")
 
@@ -380,4 +398,7 @@ _CHECKS: Dict[str, Check] = {
     "health_check_timeout_s": _number(0, above=True),
     "graceful_shutdown_wait_loop_s": _number(0),
     "graceful_shutdown_timeout_s": _number(0),
+    "schedule": _check_schedule,
+    "schedule_timezone": _check_schedule,
+    "schedule_missed": _check_schedule,
 }

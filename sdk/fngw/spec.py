@@ -76,6 +76,9 @@ class DeploymentSpec:
     health_check_timeout_s: float = 30
     graceful_shutdown_wait_loop_s: float = 2
     graceful_shutdown_timeout_s: float = 20
+    schedule: Optional[str] = None
+    schedule_timezone: str = "UTC"
+    schedule_missed: str = "skip"
 
     def to_dict(self) -> Dict[str, Any]:
         """Return the JSON form."""
@@ -122,7 +125,7 @@ def spec_from_options(options: Options, code: CodeRef, init: Optional[str], pyth
     same = (  # carried over as they are
         "name version num_replicas user_config max_concurrent_queries max_queued_requests request_timeout_s "
         "num_cpus num_gpus health_check_period_s health_check_timeout_s graceful_shutdown_wait_loop_s "
-        "graceful_shutdown_timeout_s"
+        "graceful_shutdown_timeout_s schedule schedule_timezone schedule_missed"
     ).split()
     values: Dict[str, Any] = {key: getattr(options, key) for key in same}
     sizes = {k: getattr(options, k) for k in ("memory", "gpu_memory")}

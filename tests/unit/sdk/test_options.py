@@ -33,6 +33,9 @@ WRONG_TYPES: dict[str, list[Any]] = {
     "health_check_timeout_s": ["1"],
     "graceful_shutdown_wait_loop_s": ["1"],
     "graceful_shutdown_timeout_s": [None],
+    "schedule": [5, ["* * * * *"], True],
+    "schedule_timezone": [None, 1],
+    "schedule_missed": [None, False],
 }
 
 WRONG_VALUES: dict[str, list[Any]] = {
@@ -76,6 +79,9 @@ WRONG_VALUES: dict[str, list[Any]] = {
     "health_check_timeout_s": [0],
     "graceful_shutdown_wait_loop_s": [-1],
     "graceful_shutdown_timeout_s": [-0.1],
+    "schedule": ["", "* * * *", "61 * * * *", "every day"],
+    "schedule_timezone": ["", "Mars/Olympus"],
+    "schedule_missed": ["", "twice"],
 }
 
 
