@@ -26,6 +26,7 @@ START_HINT = "start one with `fngw up`, or say where it is with FNGW_URL or fngw
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 60.0  # of silence; the server sends a comment every few seconds while there is nothing to tell
+PRUNE_TIMEOUT_S = 630.0  # the gateway gives up after 600
 LOST_AFTER_S = 60.0  # without a gateway while following a deploy
 CHUNK = 2**20
 
@@ -103,11 +104,11 @@ class Client:
         """Return the size in bytes that a bundle of sources may have."""
         return int(self.info()["limits"]["bundle"])
 
-    def deployments(self) -> list[dict[str, Any]]:
     def gpus(self) -> dict[str, Any]:
         """Return what the machine has for replicas, who holds it, and what is free: see ``fngw gpus --help``."""
         return self._json("GET", "/gpus")
 
+    def deployments(self) -> list[dict[str, Any]]:
         """Return the status of every deployment."""
         return list(self._json("GET", "/deployments")["deployments"])
 
@@ -199,6 +200,32 @@ class Client:
         """
         return int(self._json("DELETE", _path(name))["revision"])
 
+    # -- upkeep -------------------------------------------------------------------------------------------
+
+    def lock(self, digest: str) -> str:
+        """Return what dependencies were solved to, as JSON: every package with its hash.
+
+        Raises:
+            FngwError: there is no such lock (``lock_missing``).
+        """
+        return self._send("GET", f"/locks/{quote(digest, safe=':')}").text
+
+    def doctor(self, python: str) -> dict[str, Any]:
+        """Return how the gateway's installation is: ``version``, ``time`` (Unix seconds) and ``checks``.
+
+        Args:
+            python: the ``"X.Y"`` for which to look whether functions can be built.
+        """
+        return self._json("GET", "/doctor", params={"python": python})
+
+    def prune(self) -> dict[str, Any]:
+        """Empty the builder's caches; return ``freed`` (bytes) and ``left`` (bytes by kind).
+
+        Raises:
+            FngwError: no builder answers (``builder_silent``), or it could not (``errand_failed``).
+        """
+        return self._json("POST", "/prune", timeout=httpx.Timeout(PRUNE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
+
     # -- following ----------------------------------------------------------------------------------------
 
     def events(self, name: str, revision: int, deadline: float | None = None) -> Iterator[Event]:
@@ -232,17 +259,23 @@ class Client:
             headers["last-event-id"] = after
         params = {"revision": str(revision)}
         with self._stream("GET", _path(name, "/events"), params=params, headers=headers) as response:
-            ident, data = "", ""
-            for line in response.iter_lines():
-                _check(deadline)
-                key, _, value = line.partition(":")
-                if key == "id":
-                    ident = value.strip()
-                elif key == "data":
-                    data += value.strip()
-                elif not line and data:
-                    yield _event(ident, data)
-                    data = ""
+            yield from _told(response, deadline)
+
+    def build(self, spec: DeploymentSpec) -> Iterator[Event]:
+        """Build what ``spec``, whose blobs were uploaded, runs from, without deploying it. Yield its events, the
+        last of which is ``done`` (field ``result``) or ``failed`` (field ``problem``).
+
+        Whoever closes the iterator before that, or whose process ends, stops the build.
+
+        Raises:
+            ValidationError: it is refused.
+        """
+        with self._stream("POST", "/builds", json={"spec": spec.to_dict()}) as response:
+            for event in _told(response):
+                yield event
+                if event.terminal:
+                    return
+        raise Unreachable(f"the gateway at {self.endpoint.where} left before the build was over", hint=START_HINT)
 
     def logs(
         self, name: str, *, tail: int | None = None, since: str = "", follow: bool = False, build: bool = False
@@ -338,6 +371,18 @@ def _pieces(blob: Blob, sent: Sent | None) -> Iterator[bytes]:
         yield piece
         if sent:
             sent(len(piece))
+
+
+def _told(response: httpx.Response, deadline: float | None = None) -> Iterator[Event]:
+    """Yield the server-sent events of an answer, each of one line of data."""
+    ident = ""
+    for line in response.iter_lines():
+        _check(deadline)
+        key, _, value = line.partition(":")
+        if key == "id":
+            ident = value.strip()
+        elif key == "data":
+            yield _event(ident, value.strip())
 
 
 def _event(ident: str, data: str) -> Event:

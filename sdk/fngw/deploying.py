@@ -5,6 +5,8 @@ Standard library only, Python >= 3.7; what needs more (packing, the control API'
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple
@@ -18,7 +20,18 @@ if TYPE_CHECKING:
     from fngw.deployments import Deployment
     from fngw.sources import Blob, Prepared
 
-__all__ = ["constructor_arguments", "delete", "delete_all", "deploy", "finish", "follow", "prepare", "send"]
+__all__ = [
+    "constructor_arguments",
+    "delete",
+    "delete_all",
+    "deploy",
+    "finish",
+    "follow",
+    "prepare",
+    "send",
+    "upgraded",
+    "upload",
+]
 
 BIG = 2**20  # bytes; less is sent before anybody could read that it is being sent
 
@@ -28,6 +41,8 @@ OUTCOMES = {
     "update": "{name} is updated in place",
     "unchanged": "{name} is as it was",
 }
+#: After the outcome of an upgrade that changes nothing.
+KEPT = "; this version runs already, so nothing is solved anew: give it another version"
 
 
 def deploy(
@@ -37,6 +52,7 @@ def deploy(
     *,
     wait: bool = True,
     timeout: Optional[float] = None,
+    upgrade: bool = False,
     progress: Optional[Progress] = None,
     client: Optional[Client] = None,
 ) -> Accepted:
@@ -46,6 +62,7 @@ def deploy(
         args, kwargs: constructor arguments; each overrides the option of its kind when not empty.
         wait: until it is healthy everywhere.
         timeout: seconds to wait; then the deploy is given up.
+        upgrade: solve what it depends on anew, instead of from the lock of the last time.
         progress: None: stderr.
         client: None: one for the gateway that this process uses.
 
@@ -58,20 +75,38 @@ def deploy(
     progress = progress_for() if progress is None else progress
     with _opened(client) as client, _resting(progress):
         progress.working(f"packing {deployment.name}", brief=True)
-        prepared = prepare(deployment, args, kwargs, client)
+        prepared = prepare(deployment, args, kwargs, client, upgrade)
+        if upgrade and not prepared.spec.upgrade:
+            progress.step(f"{deployment.name} has neither conda nor pip: there is nothing to solve anew")
         return send(client, deployment, prepared, wait=wait, timeout=timeout, progress=progress)
 
 
 def prepare(
-    deployment: Deployment, args: Tuple[Any, ...], kwargs: Optional[Dict[str, Any]], client: Client
+    deployment: Deployment,
+    args: Tuple[Any, ...],
+    kwargs: Optional[Dict[str, Any]],
+    client: Client,
+    upgrade: bool = False,
 ) -> Prepared:
     """Pack what a deploy needs; sends nothing.
+
+    Args:
+        args, kwargs, upgrade: as for ``deploy``.
 
     Raises:
         TypeError, ValidationError: as for ``Deployment.deploy``.
     """
     arguments = constructor_arguments(deployment, args, kwargs)
-    return deployment._source.prepare(deployment._options, *arguments, client)
+    prepared = deployment._source.prepare(deployment._options, *arguments, client)
+    return upgraded(prepared) if upgrade else prepared
+
+
+def upgraded(prepared: Prepared) -> Prepared:
+    """Return it with what it depends on to be solved anew, if it depends on anything."""
+    spec = prepared.spec
+    if spec.conda is None and not spec.pip:
+        return prepared
+    return dataclasses.replace(prepared, spec=dataclasses.replace(spec, upgrade=os.urandom(16).hex()))
 
 
 def send(
@@ -88,9 +123,10 @@ def send(
     with _resting(progress):
         with prepared:
             for blob in prepared.blobs:
-                _upload(client, blob, progress)
+                upload(client, blob, progress)
         accepted = client.deploy(prepared.spec, deployment.prev_version)
-        progress.step(OUTCOMES.get(accepted.outcome, "{name} is accepted").format(name=name))
+        kept = KEPT if prepared.spec.upgrade and accepted.outcome in ("update", "unchanged") else ""
+        progress.step(OUTCOMES.get(accepted.outcome, "{name} is accepted").format(name=name) + kept)
         if wait:
             replicas = prepared.spec.num_replicas if accepted.outcome in ("new", "replace") else None
             event = follow(client, name, accepted.revision, progress, timeout, replicas)
@@ -219,7 +255,8 @@ def _opened(client: Optional[Client]) -> Iterator[Client]:
         yield client
 
 
-def _upload(client: Client, blob: Blob, progress: Progress) -> None:
+def upload(client: Client, blob: Blob, progress: Progress) -> None:
+    """Send a blob unless the gateway has it."""
     gone = 0
 
     def sent(size: int) -> None:

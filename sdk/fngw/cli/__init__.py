@@ -8,7 +8,9 @@
 ``load``     imports a user's file and finds its deployments
 ``completion``, ``shapes``, ``shells``   completing in a shell: the command, what there is to complete, the scripts
 ``manifest``, ``difference``   the file of ``fngw apply``, and what it would change
-``up``, ``deploy``, ``apply``, ``inspect``, ``gpus``, ``change``, ``call``   the commands themselves, a group each
+``here``     what can be seen of this machine without a gateway
+``up``, ``deploy``, ``apply``, ``build``, ``inspect``, ``doctor``, ``gpus``, ``change``, ``call``   the commands
+themselves, a group each
 
 Nothing but the catalog is imported for ``--version`` and the top ``--help``: they take less than 150 ms.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fngw.cli import report
-from fngw.cli.options import AsJson, Timeout, Token, Url, Verbose, Wait, connected
+from fngw.cli.options import AsJson, Timeout, Token, Upgrade, Url, Verbose, Wait, connected
 from fngw.errors import FngwError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ EXAMPLES = {
         "fngw apply",
         "fngw apply -f production.toml --dry-run",
         "fngw apply -f production.toml --prune",
+        "fngw apply --upgrade",
     ),
 }
 
@@ -36,6 +37,7 @@ def apply(
     ),
     prune: Annotated[bool, typer.Option("--prune", help="Delete deployments that the file does not name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    upgrade: Upgrade = False,
     timeout: Timeout = None,
     no_wait: Wait = False,
     verbose: Verbose = False,
@@ -58,11 +60,11 @@ def apply(
     entries = read_manifest(file)
     with connected(url, token) as client, ExitStack() as blobs:
         progress = Progress() if as_json else progress_for(verbose=verbose)
-        prepared = [blobs.enter_context(p) for p in _prepared(entries, client, progress)]
+        prepared = [blobs.enter_context(p) for p in _prepared(entries, client, progress, upgrade)]
         statuses = {s["name"]: s for s in client.deployments() if s["status"] != "DELETING"}
         steps = _plan(client, prepared, statuses, prune)
         if not as_json:
-            _show(steps)
+            _show(steps, {p.spec.name for p in prepared if p.spec.upgrade})
         revisions: dict[str, int] = {}
         if not dry_run:
             work = _Work(client, progress, not no_wait, timeout, statuses)
@@ -73,14 +75,14 @@ def apply(
         report.show_json({"dry_run": dry_run, "steps": shown})
 
 
-def _prepared(entries: Sequence[Entry], client: Client, progress: Progress) -> Iterator[Prepared]:
+def _prepared(entries: Sequence[Entry], client: Client, progress: Progress, upgrade: bool) -> Iterator[Prepared]:
     """Pack them all."""
     from fngw.deploying import prepare
 
     try:
         for entry in entries:
             progress.working(f"packing {entry.name}", brief=True)
-            yield prepare(entry.deployment, entry.args, entry.kwargs, client)
+            yield prepare(entry.deployment, entry.args, entry.kwargs, client, upgrade)
     finally:
         progress.rest()
 
@@ -102,11 +104,14 @@ def _plan(
     return [*first, *steps, *(step for step in removals.values() if step not in first)]
 
 
-def _show(steps: Sequence[Step]) -> None:
+def _show(steps: Sequence[Step], upgraded: Collection[str]) -> None:
     from fngw.cli.difference import describe
 
     for step in steps:
         print("\n".join(describe(step)))
+    kept = [s.name for s in steps if s.name in upgraded and s.action in ("update", "unchanged")]
+    if kept:
+        print(f"--upgrade counts only with a new version: {', '.join(kept)} will not be solved anew")
     if not steps:
         print("the file names no deployments")
 

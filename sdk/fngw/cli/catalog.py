@@ -19,9 +19,12 @@ class Command:
 COMMANDS = (
     Command("up", "up", "up", "This machine", "start fngw and keep it running"),
     Command("down", "up", "down", "This machine", "stop it"),
+    Command("doctor", "doctor", "doctor", "This machine", "look whether all is well, and what takes space"),
+    Command("prune", "build", "prune", "This machine", "empty the builder's caches of downloads"),
     Command("gpus", "gpus", "gpus", "This machine", "show its GPUs and memory, and who holds them"),
     Command("deploy", "deploy", "deploy", "Deployments", "deploy the functions and classes of a file"),
     Command("apply", "apply", "apply", "Deployments", "make what is deployed as a file says"),
+    Command("build", "build", "build", "Deployments", "build what a deployment runs from, without deploying"),
     Command("list", "inspect", "list_", "Deployments", "list what is deployed"),
     Command("status", "inspect", "status", "Deployments", "show one deployment and its replicas"),
     Command("logs", "inspect", "logs", "Deployments", "show what a deployment logs, or its build"),

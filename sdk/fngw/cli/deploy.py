@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fngw.cli import report
-from fngw.cli.options import AsJson, Timeout, Token, Url, Verbose, Wait, connected
+from fngw.cli.options import AsJson, Timeout, Token, Upgrade, Url, Verbose, Wait, connected
 from fngw.cli.report import usage_error
 from fngw.cli.values import json_or_text, json_value, option_changes, pairs
 from fngw.errors import DeploymentNotFound, ValidationError
@@ -25,6 +25,7 @@ EXAMPLES = {
         "fngw deploy app.py:Greeter --version v2 --num-replicas 3",
         "fngw deploy app.py:Greeter --arg 'Hello world!' --kwarg loud=true",
         "fngw deploy model.py --set num_gpus=0.5 --set 'pip=[\"numpy\"]' --timeout 300",
+        "fngw deploy model.py --upgrade",
     ),
     "delete": ("fngw delete Greeter", "fngw delete Greeter Translator"),
 }
@@ -61,6 +62,7 @@ def deploy(
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="Any option: JSON, else text.", show_default=False),
     ] = None,
+    upgrade: Upgrade = False,
     timeout: Timeout = None,
     no_wait: Wait = False,
     verbose: Verbose = False,
@@ -81,12 +83,12 @@ def deploy(
     args, kwargs = [json_or_text(a) for a in arg or ()], pairs(kwarg or (), "--kwarg")
     deployments = load(targets)
     _refuse_plural(deployments, {"name": name, "route_prefix": route_prefix, "arg": arg, "kwarg": kwarg})
-    changed = [_changed(d, changes) for d in deployments]
-    for deployment in changed:
+    wanted = [changed(d, changes) for d in deployments]
+    for deployment in wanted:
         _check_arguments(deployment, args, kwargs)
     with connected(url, token) as client:
         progress = Progress() if as_json else progress_for(verbose=verbose)
-        done = [_deploy(client, d, args, kwargs, not no_wait, timeout, progress) for d in changed]
+        done = [_deploy(client, d, args, kwargs, not no_wait, timeout, upgrade, progress) for d in wanted]
     if as_json:
         report.show_json({"deployments": done})
 
@@ -106,7 +108,7 @@ def _refuse_plural(deployments: Sequence[Deployment], given: dict[str, Any]) -> 
         )
 
 
-def _changed(deployment: Deployment, changes: dict[str, Any]) -> Deployment:
+def changed(deployment: Deployment, changes: dict[str, Any]) -> Deployment:
     """Return the deployment with the options of the command line.
 
     Raises:
@@ -143,6 +145,7 @@ def _deploy(
     kwargs: dict[str, Any],
     wait: bool,
     timeout: float | None,
+    upgrade: bool,
     progress: Progress,
 ) -> dict[str, Any]:
     from fngw.deploying import deploy as deploy_one
@@ -153,6 +156,7 @@ def _deploy(
         kwargs,
         wait=wait,
         timeout=timeout,
+        upgrade=upgrade,
         progress=progress,
         client=client,
     )

@@ -10,15 +10,16 @@ import typer
 
 from fngw.cli import report
 from fngw.cli.options import AsJson, Name, Token, Url, connected
+from fngw.errors import FngwError
 
 EXAMPLES = {
     "list": ("fngw list", "fngw list --json"),
-    "status": ("fngw status Greeter", "fngw status Greeter --json"),
+    "status": ("fngw status Greeter", "fngw status Greeter --json", "fngw status Model --lock"),
     "versions": ("fngw versions Greeter", "fngw versions Greeter --json"),
     "logs": (
         "fngw logs Greeter -f",
         "fngw logs Greeter --tail 100 --since 10m",
-        "fngw logs Greeter --build",
+        "fngw logs Greeter --build -f",
     ),
 }
 
@@ -52,18 +53,45 @@ def _ready(status: dict[str, Any]) -> int:
     return sum(r["state"] == "READY" for r in status["replicas"])
 
 
-def status(name: Name, url: Url = None, token: Token = None, as_json: AsJson = False) -> None:
-    """Show one deployment and its replicas.
+def status(
+    name: Name,
+    lock: Annotated[
+        bool, typer.Option("--lock", help="What its dependencies were solved to, as JSON, instead.")
+    ] = False,
+    url: Url = None,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one deployment and its replicas; or, with --lock, all packages that it runs with, and their hashes.
 
     With --json: {"name", "version", "status", "message", "url", "route_prefix", "num_replicas", "image", "lock",
     "replicas": [{"id", "state", "pid", "gpus", "since"}], "options"}.
     """
     with connected(url, token) as client:
         found = client.deployment(name)
-    if as_json:
+        text = client.lock(_lock_of(found)) if lock else ""
+    if lock:
+        print(text, end="")
+    elif as_json:
         report.show_json(found)
     else:
         print("\n".join(_page(found, time.time())))
+
+
+def _lock_of(status: dict[str, Any]) -> str:
+    """Return the digest of a deployment's lock.
+
+    Raises:
+        FngwError: it has none (``no_lock``).
+    """
+    if status["lock"]:
+        return str(status["lock"])
+    options = status["options"]
+    if options.get("conda") is None and not options.get("pip"):
+        why, hint = "it asks for no conda or pip packages", "it runs on what the base image has"
+    else:
+        why, hint = "its environment is not built yet", f"fngw logs {status['name']} --build -f shows how that goes"
+    raise FngwError(f"{status['name']} has no lock: {why}", code="no_lock", hint=hint)
 
 
 def _page(status: dict[str, Any], now: float) -> Iterator[str]:
@@ -149,6 +177,9 @@ def logs(
 
     With -f it goes on, also with replicas that start later, until the deployment is deleted. Of replicas that are
     gone the last lines are kept as long as the deployment is there.
+
+    With --build: the log of the build of what was deployed last, whether it went well or not; with -f until that
+    build is over.
 
     With --json: a line {"line": "..."} for each.
     """

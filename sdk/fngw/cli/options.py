@@ -33,6 +33,9 @@ Timeout = Annotated[
     float | None,
     typer.Option("--timeout", min=0, metavar="S", help="Wait at most S seconds.", show_default=False),
 ]
+Upgrade = Annotated[
+    bool, typer.Option("--upgrade", help="Solve conda and pip dependencies anew, not from the last lock.")
+]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="The lines of the build's log, too.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The deployment.")]
 

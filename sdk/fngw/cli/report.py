@@ -18,8 +18,12 @@ FAILED, USAGE, NOT_FOUND, UNREACHABLE, UNAUTHORIZED = 1, 2, 3, 4, 5
 INTERRUPTED = 130  # as shells count: 128 + SIGINT
 
 USAGE_CODE = "usage"
-_COLOURS = {"HEALTHY": "32", "READY": "32", "UPDATING": "33", "STARTING": "33", "DRAINING": "33", "DELETING": "33"}
-_BAD = "31"
+_GOOD, _SO_SO, _BAD = "32", "33", "31"  # green, yellow, red
+_COLOURS = {
+    **dict.fromkeys(("HEALTHY", "READY", "ok"), _GOOD),
+    **dict.fromkeys(("UPDATING", "STARTING", "DRAINING", "DELETING", "warning"), _SO_SO),
+    **dict.fromkeys(("UNHEALTHY", "FAILED", "problem"), _BAD),
+}
 
 
 def usage_error(message: str, hint: str = "") -> FngwError:
@@ -87,7 +91,6 @@ def _cells(line: Sequence[str], widths: Sequence[int]) -> Iterable[str]:
 
 def coloured(text: str, environ: Mapping[str, str] = os.environ) -> str:
     """Return a status in its colour, where stdout is a terminal that has some and ``NO_COLOR`` is not set."""
-    known = text in _COLOURS or text in ("UNHEALTHY", "FAILED")
-    if not known or environ.get("NO_COLOR") or environ.get("TERM") == "dumb" or not sys.stdout.isatty():
+    if text not in _COLOURS or environ.get("NO_COLOR") or environ.get("TERM") == "dumb" or not sys.stdout.isatty():
         return text
-    return f"\x1b[{_COLOURS.get(text, _BAD)}m{text}\x1b[0m"
+    return f"\x1b[{_COLOURS[text]}m{text}\x1b[0m"

@@ -26,7 +26,7 @@ EXAMPLES = {
 }
 
 #: What `fngw[server]` brings; the light client has none of it.
-_NEEDED = ("fngw_supervisor", "pydantic_settings", "redis", "rq", "fastapi", "uvicorn", "uvloop", "httptools")
+NEEDED = ("fngw_supervisor", "pydantic_settings", "redis", "rq", "fastapi", "uvicorn", "uvloop", "httptools")
 
 
 class Engine(enum.StrEnum):
@@ -89,7 +89,7 @@ def down(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 def _become(command: str, given: Mapping[str, object], flags: list[str]) -> NoReturn:
     """Replace this process by the supervisor: one process less, and signals reach it."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise FngwError(
             f"this is the light client: fngw {command} needs the server, too (there is no {missing[0]})",

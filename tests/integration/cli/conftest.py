@@ -22,6 +22,10 @@ from ..sdk.fake_gateway import FakeGateway, serving
 class StatusGateway(FakeGateway):
     """Answers with the whole status document of the contract, too."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock_of: dict[str, str] = {}
+
     def document(self, name: str) -> dict[str, Any]:
         spec = self.specs[name]
         route = spec["route_prefix"]
@@ -35,9 +39,9 @@ class StatusGateway(FakeGateway):
             "route_prefix": route,
             "num_replicas": spec["num_replicas"],
             "image": "local:1",
-            "lock": None,
+            "lock": self.lock_of.get(name),
             "replicas": [replica],
-            "options": {},
+            "options": {key: spec[key] for key in ("conda", "pip")},
         }
 
     async def list(self, request: Request) -> Response:

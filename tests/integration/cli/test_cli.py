@@ -295,7 +295,7 @@ def test_an_error_of_up_keeps_its_exit_code_and_form(tmp_path: Path) -> None:
 
 
 def test_the_light_client_says_how_to_get_the_server(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fngw.cli.up._NEEDED", ("no_such_module_of_fngw",))
+    monkeypatch.setattr("fngw.cli.up.NEEDED", ("no_such_module_of_fngw",))
     done = run("up", "--json")
     assert (done.code, done.json["error"]["code"]) == (1, "server_not_installed")
     assert "fngw[server" in done.json["error"]["hint"]

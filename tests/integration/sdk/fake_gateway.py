@@ -11,6 +11,7 @@ import json
 import pickle
 import socket
 import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,25 @@ from fngw.spec import digest_of
 
 API = "/-/api/v1"
 
+LOCK = "sha256:" + "1" * 64
+#: What a build comes to.
+BUILT: dict[str, Any] = {
+    "image": "sha256:" + "a" * 64,
+    "ref": "fngw/app:3f2a",
+    "lock": LOCK,
+    "python": "",
+    "app_dir": "",
+    "environment": "fngw/env:77aa",
+    "build": "",
+    "layers": [
+        {"what": "base", "digest": "sha256:" + "b" * 64, "size": 120 << 20, "reused": True},
+        {"what": "environment", "digest": "sha256:" + "e" * 64, "size": 312 << 20, "reused": False},
+        {"what": "code", "digest": "sha256:" + "c" * 64, "size": 9000, "reused": False},
+    ],
+    "reused": False,
+    "seconds": 3.25,
+}
+
 
 def event(kind: str, message: str = "", **fields: Any) -> dict[str, Any]:
     return {"kind": kind, "message": message, **fields}
@@ -54,6 +74,7 @@ class FakeGateway:
         self.specs: dict[str, dict[str, Any]] = {}
         self.prev_versions: list[Any] = []
         self.refuse: FngwError | None = None
+        self.outcome = "new"
         self.script = [event("accepted", "ok"), event("done", "up")]
         self.break_after: set[int] = set()  # numbers of events after which the stream breaks, once each
         self.resumed_from: list[str] = []
@@ -61,11 +82,20 @@ class FakeGateway:
         self.cancelled = threading.Event()
         self.revision = 0
         self.given_up: list[tuple[int, str]] = []
+        self.built: list[dict[str, Any]] = []  # specs
+        self.build_script = [event("build", "solving"), event("done", "local:1", result=BUILT)]
+        self.build_left = threading.Event()  # by a client that did not wait for its end
+        self.locks: dict[str, str] = {}
+        self.doctor_asked: list[str] = []
+        self.checks: list[dict[str, str]] = []
+        self.version = "0"
 
     # -- control API --------------------------------------------------------------------------------------
 
     async def info(self, request: Request) -> Response:
-        return JSONResponse({"version": "0", "revision": self.revision, "limits": {"bundle": self.bundle_limit}})
+        return JSONResponse(
+            {"version": self.version, "revision": self.revision, "limits": {"bundle": self.bundle_limit}}
+        )
 
     async def list(self, request: Request) -> Response:
         return JSONResponse({"deployments": [{"name": n, "status": "HEALTHY"} for n in self.specs]})
@@ -87,7 +117,7 @@ class FakeGateway:
         self.specs[request.path_params["name"]] = body["spec"]
         self.prev_versions.append(body["prev_version"])
         self.revision += 1
-        return JSONResponse({"revision": self.revision, "outcome": "new"}, 202)
+        return JSONResponse({"revision": self.revision, "outcome": self.outcome}, 202)
 
     async def delete(self, request: Request) -> Response:
         del self.specs[self._known(request)]
@@ -120,6 +150,38 @@ class FakeGateway:
             while True:  # until the client goes
                 yield ": still here\n\n"
                 await asyncio.sleep(0.02)
+
+    async def build(self, request: Request) -> Response:
+        if self.refuse:
+            raise self.refuse
+        spec = (await request.json())["spec"]
+        assert spec["code"]["bundle"] in self.blobs
+        self.built.append(spec)
+        return StreamingResponse(self._build_events(), media_type="text/event-stream")
+
+    async def _build_events(self) -> AsyncIterator[str]:
+        for one in self.build_script:
+            yield f"data: {json.dumps(one)}\n\n"
+        try:
+            while self.build_script[-1]["kind"] == "progress":  # under way, until the client goes
+                yield ": building\n\n"
+                await asyncio.sleep(0.02)
+        finally:
+            self.build_left.set()
+
+    async def lock(self, request: Request) -> Response:
+        if request.path_params["digest"] not in self.locks:
+            raise FngwError("there is no such lock", code="lock_missing", status=404)
+        return PlainTextResponse(self.locks[request.path_params["digest"]])
+
+    async def doctor(self, request: Request) -> Response:
+        self.doctor_asked.append(request.query_params["python"])
+        return JSONResponse({"version": self.version, "time": time.time(), "checks": self.checks})
+
+    async def prune(self, request: Request) -> Response:
+        if self.refuse:
+            raise self.refuse
+        return JSONResponse({"freed": 3 << 30, "left": {"packages": 0, "uv": 1 << 20}})
 
     async def logs(self, request: Request) -> Response:
         return PlainTextResponse("".join(f"{k}={v}\n" for k, v in sorted(request.query_params.items())))
@@ -203,6 +265,10 @@ class FakeGateway:
             Route(API + "/deployments/{name}/events", self.events),
             Route(API + "/deployments/{name}/logs", self.logs),
             Route(API + "/blobs/{digest}", self.blob, methods=["HEAD", "PUT"]),
+            Route(API + "/builds", self.build, methods=["POST"]),
+            Route(API + "/locks/{digest}", self.lock),
+            Route(API + "/doctor", self.doctor),
+            Route(API + "/prune", self.prune, methods=["POST"]),
             Route("/-/call/{name}/{method}", self.call, methods=["POST"]),
         ]
         starlette = Starlette(routes=routes, exception_handlers={FngwError: _problem})
