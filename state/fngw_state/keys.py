@@ -41,6 +41,45 @@ BUILD_CANCEL = PREFIX + "build-cancel:"  # + build key; list: an element stops w
 IMAGES = PREFIX + "images"  # sorted set: images that builders made or found, by the last Unix time that they did
 BUILDS_QUEUE = "builds"  # the RQ queue
 
+# -- calls that wait (see calls, call_work and their Lua) ---------------------------------------------------
+CALL = PREFIX + "call:"  # + id; hash: the record, from acceptance until its result expires
+CALL_GONE = PREFIX + "call-gone:"  # + id; string: how it ended, for CALL_KNOWN_S after its result expired
+CALL_KEY = (
+    PREFIX + "call-key:"
+)  # + deployment + hash of an Idempotency-Key; "<id>|<hash of the request>"; goes with it
+CALLS = PREFIX + "calls"  # sorted set of all ids, all scores 0: by their text, which is by age
+CALLS_OPEN = PREFIX + "calls-open"  # hash: deployment -> calls that have not ended
+CALLS_RUNNING = PREFIX + "calls-running"  # hash: deployment -> calls under way
+CALLS_LEASES = PREFIX + "calls-leases"  # sorted set: id of a call under way, by the Unix time its lease ends
+CALLS_EXPIRY = PREFIX + "calls-expiry"  # sorted set: id of an ended call, by the Unix time it is forgotten
+CALLS_PARKED = PREFIX + "calls-parked"  # set of deployments with calls that wait for a share of their replicas
+CALL_PARKED = PREFIX + "call-parked:"  # + queue + ":" + deployment; list of those ids, in the order of the queue
+CALLS_TURN = PREFIX + "calls-turn"  # counter: whose turn it is among priorities and deployments
+CALLS_WAKE = PREFIX + "wake:"  # + "calls" or "callbacks"; list: at most one element, wakes one idle dispatcher
+PAYLOADS = PREFIX + "payloads"  # hash: digest -> how many records name the file
+PAYLOAD_SIZES = PREFIX + "payload-sizes"  # hash: digest -> bytes; "" -> their sum
+PAYLOADS_IDLE = PREFIX + "payloads-idle"  # sorted set: digest of a file that no record may name, by when it may go
+SCHEDULES = PREFIX + "schedules"  # hash: name -> Schedule as JSON
+SCHEDULE_TICKS = PREFIX + "schedule-ticks"  # hash: name -> Unix time of the last tick that was dealt with
+
+# -- RQ's own, as RQ 3.0 forms them, so that its tools show calls as they are; tests hold these to RQ ---------
+RQ_JOB = "rq:job:"  # + id; hash
+RQ_QUEUES = "rq:queues"  # set of the queues' keys
+RQ_QUEUE = "rq:queue:"  # + queue; list of ids
+RQ_STARTED = "rq:wip:"  # + queue; sorted set of "<id>:<execution>"
+RQ_DEFERRED = "rq:deferred:"  # + queue; sorted set, as are the next four
+RQ_SCHEDULED = "rq:scheduled:"
+RQ_FINISHED = "rq:finished:"
+RQ_FAILED = "rq:failed:"
+RQ_CANCELED = "rq:canceled:"
+RQ_RESULTS = "rq:results:"  # + id; stream, one entry for each attempt
+RQ_EXECUTION = "rq:execution:"  # + id + ":" + execution; hash
+RQ_EXECUTIONS = "rq:executions:"  # + id; sorted set
+RQ_WORKER = "rq:worker:"  # + dispatcher; hash; + ":executions": set
+RQ_COMMANDS = "rq:pubsub:"  # + dispatcher; channel of RQ's commands
+CALL_QUEUES = ("calls-high", "calls", "calls-low")  # RQ queues, the more urgent first
+CALLBACKS_QUEUE = "callbacks"  # the RQ queue of callbacks
+
 # -- live configuration of replicas: each may read and write its own keys only (see configs) ---------------
 CONFIG = PREFIX + "config:"  # + replica; string: newest LiveConfig as JSON; also the channel that nudges
 ACK = PREFIX + "ack:"  # + replica; string: Ack as JSON, written by the replica
@@ -51,6 +90,8 @@ DESIRED_CHANNEL = PREFIX + "desired-changed"  # payload: deployment
 ROUTES_CHANNEL = PREFIX + "routes-changed"  # payload: generation
 ACKED_CHANNEL = PREFIX + "acked"  # payload: replica
 BUILT_CHANNEL = PREFIX + "built"  # payload: build key
+CALL_ENDED_CHANNEL = PREFIX + "call-ended"  # payload: id of a call that somebody waits for
+CALL_CANCEL_CHANNEL = PREFIX + "call-cancel"  # payload: id of a call under way
 
 #: A dead leader is replaced within this; renewed at a third of it.
 LEADER_TTL_MS = 6000
@@ -65,3 +106,7 @@ BUILD_TTL_S = 30 * 24 * 3600
 #: A builder that died loses its build within this; refreshed at a third of it.
 BUILD_BEAT_TTL_MS = 9000
 BUILD_LOG_LINES = 2000
+#: For how long after its result expired a call's id is answered with "expired" instead of "unknown".
+CALL_KNOWN_S = 7 * 24 * 3600
+#: A payload that no record names is kept this long: whoever has just written it may be about to name it.
+PAYLOAD_IDLE_S = 3600

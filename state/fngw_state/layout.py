@@ -9,6 +9,7 @@
     <data>/envs/<key>/               what they depend on, likewise
     <data>/locks/                    what dependencies were solved to, by content
     <data>/cache/                    downloaded packages; may be emptied at any time
+    <data>/payloads/                 bodies of queued calls and their results, by content
     <data>/redis/                    the embedded Redis' append-only file
     <run>/shared/                    gateway.sock, redis.sock: mounted into every replica, read-only
     <run>/r/<replica>/               replica.json, init.pkl, http.sock: mounted into that replica
@@ -74,6 +75,10 @@ class Layout:
     @property
     def cache(self) -> Path:
         return self.data / "cache"
+
+    @property
+    def payloads(self) -> Path:
+        return self.data / "payloads"
 
     @property
     def redis(self) -> Path:
