@@ -37,6 +37,7 @@ class Machine:
         self._inventory = inventory
         self._token = token
         self._capacity = Capacity()
+        self._changed = False  # since an earlier leader saw it
         self._held: dict[str, Lease] = {}  # by replica
         self._taking: set[str] = set()  # replicas whose leases are being asked for
         self._unsettled: set[str] = set()  # deployments for which more may be reserved than they hold
@@ -52,7 +53,8 @@ class Machine:
         """
         before = (await self._leases.ledger()).capacity
         self._capacity = await self._inventory.read()
-        await self._declare(changed=before not in (None, self._capacity))
+        self._changed = before != self._capacity
+        await self._leases.declare(self._token(), self._capacity)
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Look every few seconds whether the machine has changed, and call ``changed`` when it has."""
@@ -63,17 +65,17 @@ class Machine:
                 if capacity != self._capacity:
                     log.info("the machine has changed: %s", capacity)
                     self._capacity = capacity
-                    await self._declare(changed=True)
+                    await self._leases.declare(self._token(), capacity)
+                    await self._let_go()
+                    self._wake()
                     changed()
             except LOST as error:
                 log.warning("redis is away (%s)", error)
 
-    async def _declare(self, *, changed: bool) -> None:
-        await self._leases.declare(self._token(), self._capacity)
-        if changed:  # what is reserved was reserved of another machine, and might keep all others out of this one
-            for deployment in (await self._leases.ledger()).reserved:
-                await self._leases.settle(self._token(), deployment)
-        self._wake()
+    async def _let_go(self) -> None:
+        """Keep nothing that was reserved of another machine: it might keep all others out of this one."""
+        for deployment in (await self._leases.ledger()).reserved:
+            await self._leases.settle(self._token(), deployment)
 
     async def restore(self) -> None:
         """Write everything down again: Redis was emptied."""
@@ -133,6 +135,8 @@ class Machine:
         dropped = await self._leases.keep(self._token(), replicas, deployments)
         self._held = dict((await self._leases.ledger()).leases)
         self._unsettled.update(deployments)
+        if self._changed:
+            await self._let_go()
         if dropped:
             log.info("dropped the leases of %s", ", ".join(dropped))
 

@@ -305,6 +305,26 @@ async def test_a_new_leader_finds_the_leases_of_what_runs(site):
     assert (await site.leases.ledger()).leases[kept] == before[kept]
 
 
+async def test_on_a_smaller_machine_what_fits_no_more_keeps_nobody_out(site):
+    first = await site.control()
+    await site.deploy("big", memory=3 * GIB)
+    await site.deploy("small", memory=1 * GIB)
+    for name in ("big", "small"):
+        await site.settled(name)
+    await site.kill(first)
+    for replica in site.running:
+        site.world.die(replica)
+    site.inventory = Inventory(memory_mib=2048)
+    await site.control()
+    await told(site, "big", "waiting for 3 GiB of memory")
+
+    async def started() -> bool:
+        return len(site.running) == 1
+
+    await site.until(started, "the small one to start")
+    assert set(await balanced(site)) == {"small"}
+
+
 async def test_leases_come_back_when_redis_was_emptied(site):
     site.inventory = Inventory(memory_mib=4096, gpus=Board(*GPUS))
     controller = await site.control()
