@@ -63,7 +63,8 @@ class Stack:
     def fngw(self, *words: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run one fngw command."""
         command = [str(BIN / "fngw"), *words]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=120, **more)
+        given = {"timeout": 120, **more}
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, **given)
         if check and done.returncode:
             raise AssertionError(f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
