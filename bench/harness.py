@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 __all__ = [
     "Figures",
@@ -25,11 +26,15 @@ __all__ = [
     "arguments",
     "bar",
     "interleaved",
+    "interleaved_all",
     "machine",
     "paired_ratios",
     "print_table",
     "stack",
 ]
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 FNGW = Path(sys.executable).with_name("fngw")
 
@@ -93,6 +98,21 @@ def interleaved(
                 figures[name].append(figure)
         _tick(number, rounds)
     return figures
+
+
+def interleaved_all(cases: Mapping[K, Callable[[], V]], rounds: int) -> dict[K, list[V]]:
+    """Run every case once per round, one after the other, and return what each gave. Nothing is warmed up.
+
+    Args:
+        cases: key → a function that measures.
+        rounds: how many.
+    """
+    found: dict[K, list[V]] = {key: [] for key in cases}
+    for number in range(rounds):
+        for key, case in cases.items():
+            found[key].append(case())
+        _tick(number, rounds)
+    return found
 
 
 def _tick(number: int, rounds: int) -> None:

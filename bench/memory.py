@@ -65,6 +65,12 @@ def _memory(pid: int) -> Memory | None:
     return Memory(part(command), sizes["Pss"], sizes["Private_Clean"] + sizes["Private_Dirty"], sizes["Rss"])
 
 
+def process_memory(pid: int) -> float:
+    """Return the PSS of one process in MiB; 0 when it has ended."""
+    found = _memory(pid)
+    return found.pss if found else 0.0
+
+
 def part(command: list[str]) -> str:
     """Return the name of the part that runs as ``command``."""
     modules = [word.removeprefix("fngw_") for word in command if word.startswith("fngw_")]
