@@ -132,17 +132,14 @@ local function close(id, f, status, how, t, ttl, worker)
   end
   add(CALLS_OPEN, f.deployment, -1)
   call('ZADD', CALLS_EXPIRY, gone, id)
-  local rq = {finished = {'finished', RQ_FINISHED, '1'}, failed = {'failed', RQ_FAILED, '2'},
-    cancelled = {'canceled', RQ_CANCELED, '3'}}
-  local name, registry, kind = unpack(rq[status])
-  call('HSET', RQ_JOB .. id, 'status', name, 'ended_at', stamp(t))
+  local rq = {finished = {'finished', RQ_FINISHED}, failed = {'failed', RQ_FAILED},
+    cancelled = {'canceled', RQ_CANCELED}}
+  local name, registry = unpack(rq[status])
+  call('HSET', RQ_JOB .. id, 'status', name, 'ended_at', stamp(t), 'result', how.status or '')
   call('ZADD', registry .. queue, gone, id)
-  local result = {'XADD', RQ_RESULTS .. id, '*', 'type', kind, 'worker_name', worker or ''}
-  if how.exc then
-    result[#result + 1] = 'exc_string'
-    result[#result + 1] = how.exc
+  if how.exc then  -- a stream takes 4 KiB, whatever is in it: only failures are worth one
+    call('XADD', RQ_RESULTS .. id, '*', 'type', '2', 'worker_name', worker or '', 'exc_string', how.exc)
   end
-  call(unpack(result))
   if f.awaited == '1' then call('PUBLISH', CALL_ENDED_CHANNEL, id) end
   if f.callback and f.callback ~= '' then make_callback(id, f.callback, f.attempt, t) end
 end
@@ -166,7 +163,7 @@ local function reopen(id, f, t)
   call('HDEL', CALL .. id, 'ended', 'error', 'cancel', 'callback_id', 'result_status', 'result_headers',
     'result_body', 'result_digest')
   call('HSET', CALL .. id, 'allowed', f.attempt + f.retries + 1)
-  call('HSET', RQ_JOB .. id, 'ended_at', '', 'retries_left', f.retries)
+  call('HSET', RQ_JOB .. id, 'ended_at', '', 'result', '', 'retries_left', f.retries)
   call('HINCRBY', CALLS_OPEN, f.deployment, 1)
 end
 """
@@ -179,6 +176,7 @@ ACCEPT = (
     SHARED
     + """
 local id, deployment, queue, key, hash = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if call('EXISTS', CALL .. id) == 1 then return {'created', id} end  -- sent again, as the answer was lost
 if key ~= '' then
   local before = call('GET', key)
   if before then

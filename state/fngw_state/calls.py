@@ -346,7 +346,7 @@ def _fingerprint(new: NewCall) -> str:
 
 def _full(message: str) -> Overloaded:
     error = Overloaded(message, code="calls_full", status=429, hint="try again later")
-    error.retry_after_s = random.randint(5, 15)  # type: ignore[attr-defined]
+    error.retry_after_s = random.randint(5, 15)
     return error
 
 
