@@ -6,6 +6,8 @@ two builders never build the same at once, and a dead one is noticed by the miss
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import os
 import signal
@@ -13,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -60,6 +63,7 @@ class Flight:
         self.key = key
         self.token = token
         self.beat_ttl_ms = beat_ttl_ms
+        self._steps: dict[str, dict[str, Any]] = {}  # as far as each is, in the order of their beginnings
         self._landed = threading.Event()
         self._renew = connection.register_script(_RENEW)
 
@@ -135,9 +139,11 @@ class Flight:
             log.warning("build %s: could not log %r (%s)", self.key, line, error)
 
     def tell(self, progress: BuildProgress) -> None:
-        """Store how far it is. What cannot be stored fails no build."""
+        """Store how far a step is. What cannot be stored fails no build."""
+        self._steps[progress.step] = dataclasses.asdict(progress)
+        text = json.dumps(list(self._steps.values()))
         try:
-            self.connection.set(keys.BUILD_PROGRESS + self.key, progress.to_json(), ex=keys.BUILD_TTL_S)
+            self.connection.set(keys.BUILD_PROGRESS + self.key, text, ex=keys.BUILD_TTL_S)
         except (RedisError, OSError) as error:
             log.warning("build %s: could not tell %s (%s)", self.key, progress, error)
 

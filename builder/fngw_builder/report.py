@@ -46,10 +46,12 @@ class Throttled:
         self.say = say
         self._tell = tell
         self._now = now
-        self._step, self._told_at = "", 0.0
+        self._told: dict[str, tuple[BuildProgress, float]] = {}  # what and when, by step: some go side by side
 
     def progress(self, step: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
-        edge = step != self._step or (total is not None and done == total)
-        if edge or self._now() - self._told_at >= EVERY_S:
-            self._step, self._told_at = step, self._now()
-            self._tell(BuildProgress(step, done, total, unit))
+        progress, now = BuildProgress(step, done, total, unit), self._now()
+        before, at = self._told.get(step, (None, 0.0))
+        edge = before is None or (total is not None and done == total)
+        if progress != before and (edge or now - at >= EVERY_S):
+            self._told[step] = (progress, now)
+            self._tell(progress)

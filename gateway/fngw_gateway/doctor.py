@@ -62,6 +62,7 @@ class Facts:
     """What the gateway has found.
 
     Args:
+        python: the ``"X.Y"`` of who asks.
         disk: that of the data directory.
         files: how many files this process may have open.
         redis: None when it does not answer; ``redis_error`` says why.
@@ -69,6 +70,7 @@ class Facts:
         survey_error: why not.
     """
 
+    python: str
     disk: Disk
     files: int
     redis: RedisFacts | None = None
@@ -96,7 +98,7 @@ def _checks(facts: Facts) -> Iterator[Check]:
         yield _gpus(redis, (survey or {}).get("docker", {}))
     yield _disk("disk", "the data directory", facts.disk)
     if survey is not None:
-        yield from _surveyed(survey)
+        yield from _surveyed(facts, survey)
     yield _files(facts.files)
 
 
@@ -218,7 +220,7 @@ def _disk(name: str, what: str, disk: Disk) -> Check:
     return Check(name, PROBLEM if disk.free < FULL else WARNING, text, hint)
 
 
-def _surveyed(survey: Mapping[str, Any]) -> Iterator[Check]:
+def _surveyed(facts: Facts, survey: Mapping[str, Any]) -> Iterator[Check]:
     docker = survey["docker"]
     if docker.get("disk"):
         yield _disk("engine_disk", "the Docker engine", Disk(**docker["disk"]))
@@ -226,7 +228,7 @@ def _surveyed(survey: Mapping[str, Any]) -> Iterator[Check]:
     if base:
         yield Check("base", PROBLEM, base["problem"], base["hint"])
     else:
-        yield Check("base", OK, "there is what functions of this client's Python are built on")
+        yield Check("base", OK, f"functions for Python {facts.python} can be built")
     yield _caches(survey["cache"], survey["cache_limit"])
     stored = survey["stored"]
     shown = [f"sources {size_text(stored['sources'])}", f"environments {size_text(stored['environments'])}"]

@@ -68,15 +68,18 @@ class Building:
 
     async def _news(self, request: BuildRequest, key: str) -> AsyncGenerator[News, None]:
         now = asyncio.get_running_loop().time
-        seen, known, began = 0, None, now()
+        seen, began = 0, now()
         looked = began
+        known: list[BuildProgress] = []
         while True:
-            result, lines, progress = await self._store.build_news(key, seen)
+            result, lines, steps = await self._store.build_news(key, seen)
             seen += len(lines)
             for line in lines:
                 yield line
-            if progress and progress != known:
-                yield (known := progress)
+            for step in steps:
+                if step not in known:
+                    yield step
+            known = steps
             if result and not _is_cancelled(result):
                 yield result
                 return

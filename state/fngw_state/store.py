@@ -319,8 +319,8 @@ class Store:
 
     # -- builds -------------------------------------------------------------------------------------------
 
-    async def build_news(self, key: str, seen: int) -> tuple[BuildResult | None, list[str], BuildProgress | None]:
-        """Return how a build ended, its log from line ``seen`` on, and how far it is, each if there is any."""
+    async def build_news(self, key: str, seen: int) -> tuple[BuildResult | None, list[str], list[BuildProgress]]:
+        """Return how a build ended, if it did, its log from line ``seen`` on, and how far each of its steps is."""
         async with self.redis.pipeline(transaction=False) as pipe:
             pipe.get(keys.BUILD + key)  # before the log, so that no line comes after the result
             pipe.lrange(keys.BUILD_LOG + key, seen, -1)
@@ -329,7 +329,7 @@ class Store:
         return (
             BuildResult.from_json(result) if result else None,
             lines,
-            BuildProgress.from_json(progress) if progress else None,
+            [BuildProgress.from_dict(step) for step in json.loads(progress or "[]")],
         )
 
     async def forget_build(self, key: str) -> None:

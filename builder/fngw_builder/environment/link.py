@@ -98,10 +98,10 @@ def _start(worker: Popen[str], what: Job) -> None:
 
 
 def _relay(now: Progress, report: Report) -> None:
-    """Packages are linked while others are downloaded; of both, the download is what takes its time."""
-    if now.downloaded < now.download:
+    """Packages are linked while others are downloaded."""
+    if now.download:
         report.progress("download", now.downloaded, now.download, "bytes")
-    else:
+    if now.linked or now.downloaded == now.download:
         report.progress("link", now.linked, now.packages, "packages")
 
 

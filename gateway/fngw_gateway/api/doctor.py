@@ -60,6 +60,7 @@ async def prune(request: Request) -> dict[str, Any]:
 async def _facts(store: Store, settings: GatewaySettings, python: str) -> Facts:
     usage = shutil.disk_usage(settings.layout.data)
     facts = Facts(
+        python=python,
         disk=Disk(str(settings.layout.data), usage.free, usage.total),
         files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     )

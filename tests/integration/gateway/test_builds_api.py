@@ -64,8 +64,8 @@ class Desk:
     async def say(self, line: str) -> None:
         await self.redis.rpush(keys.BUILD_LOG + KEY, line)
 
-    async def tell(self, progress: BuildProgress) -> None:
-        await self.redis.set(keys.BUILD_PROGRESS + KEY, progress.to_json())
+    async def tell(self, *steps: BuildProgress) -> None:
+        await self.redis.set(keys.BUILD_PROGRESS + KEY, json.dumps([dataclasses.asdict(step) for step in steps]))
 
     async def finish(self, result: BuildResult) -> None:
         await self.redis.set(keys.BUILD + KEY, result.to_json())
@@ -113,6 +113,8 @@ async def test_a_build_is_told_to_its_end(desk: Desk) -> None:
             "total": 2,
             "unit": "bytes",
         }
+        await desk.tell(BuildProgress("download", 2, 2, "bytes"), BuildProgress("link", 1, 9, "packages"))
+        assert [(await anext(told))["message"] for _ in range(2)] == ["download", "link"], "each of its steps is told"
         await desk.finish(MADE)
         last = await anext(told)
         assert last["kind"] == "done"

@@ -32,7 +32,7 @@ SURVEY: dict[str, Any] = {
 REDIS = RedisFacts(
     INFO, leader="host-1-ab", engine=DOCKER, capacity=Capacity(no_gpus="no driver"), builders=(1, 0, 0)
 )
-FACTS = Facts(Disk("/data", 50 * GIB, 100 * GIB), 65536, REDIS, survey=SURVEY)
+FACTS = Facts("3.11", Disk("/data", 50 * GIB, 100 * GIB), 65536, REDIS, survey=SURVEY)
 
 
 def found(facts: Facts, name: str) -> Check:
@@ -84,7 +84,7 @@ def test_redis(info: dict[str, Any], name: str, state: str, said: str) -> None:
 
 
 def test_a_redis_that_is_away_leaves_little_to_say() -> None:
-    facts = Facts(FACTS.disk, 65536, redis_error="connection refused")
+    facts = Facts("3.11", FACTS.disk, 65536, redis_error="connection refused")
     assert [(c.name, c.state) for c in checks(facts)] == [("redis", PROBLEM), ("disk", OK), ("files", OK)]
     assert "connection refused" in found(facts, "redis").message
 
