@@ -12,12 +12,15 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from fngw_gateway import exposition
+from fngw_gateway.calls.reception import Reception
 from fngw_gateway.metrics import Metrics
 from fngw_gateway.proxy import DataPlane, headers, problems, routing
 from fngw_gateway.proxy.plane import CALL_PREFIX
 from fngw_gateway.proxy.tunnel import Tunnel
 from fngw_gateway.settings import GatewaySettings
 from fngw_gateway.tables import Tables, gateway_id
+from fngw_state.calls import Calls
+from fngw_state.payloads import Payloads
 from fngw_state.store import LOST, Store, connect
 
 __all__ = ["Gateway", "create_gateway"]
@@ -45,10 +48,12 @@ def create_gateway(settings: GatewaySettings) -> Gateway:
     from fngw_gateway.api import create_api
 
     store = Store(connect(settings.redis_url))
-    plane = DataPlane(max_body=settings.max_body, token=settings.token)
+    calls = Calls(store, Payloads(settings.layout.payloads), settings.call_limits)
+    reception = Reception(calls, settings.callback_networks)
+    plane = DataPlane(max_body=settings.max_body, token=settings.token, defer=reception.take)
     tables = Tables(store, gateway_id(), plane.apply)
     metrics = Metrics(settings.layout.metrics, plane)
-    return Gateway(plane, tables, store, create_api(store, settings), metrics)
+    return Gateway(plane, tables, store, create_api(store, settings, calls), metrics, calls)
 
 
 class Gateway:
@@ -60,9 +65,19 @@ class Gateway:
         store: closed at the end.
         api: answers under ``/-/`` (a FastAPI or Starlette application).
         metrics: of all gateway processes.
+        calls: those that wait; closed at the end.
     """
 
-    def __init__(self, plane: DataPlane, tables: Tables, store: Store, api: Any, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        tables: Tables,
+        store: Store,
+        api: Any,
+        metrics: Metrics,
+        calls: Calls | None = None,
+    ) -> None:
+        self._calls = calls
         self._plane = plane
         self._tables = tables
         self._store = store
@@ -146,6 +161,8 @@ class Gateway:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         stack.push_async_callback(self._store.close)
+        if self._calls is not None:
+            stack.push_async_callback(self._calls.close)
         stack.callback(self._plane.close)
         router = getattr(self._api, "router", None)
         if router is not None:

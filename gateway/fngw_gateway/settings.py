@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from fngw_state.settings import SharedSettings, Size
+from fngw_state.call_settings import CallSettings
+from fngw_state.settings import Size
 
 
 def _or_none(value: Any) -> Any:
@@ -14,7 +15,7 @@ def _or_none(value: Any) -> Any:
     return value or None
 
 
-class GatewaySettings(SharedSettings):
+class GatewaySettings(CallSettings):
     """One gateway process. Every field is the variable ``FNGW_<NAME>``."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")

@@ -59,6 +59,8 @@ class FngwError(Exception):
     status: int = 500
     default_code: ClassVar[str] = "error"
     default_status: ClassVar[int] = 500
+    #: Seconds after which to try again, where that is known; told as ``Retry-After``.
+    retry_after_s: Optional[int] = None
 
     def __init__(
         self,

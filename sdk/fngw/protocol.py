@@ -46,6 +46,7 @@ __all__ = [
 API_PREFIX = "/-/api/v1"
 CALL_PREFIX = "/-/call/"  # at the gateway: /-/call/<deployment>/<method>
 REPLICA_CALL_PREFIX = "/-/call/"  # at the replica: /-/call/<method>
+CALLS_PREFIX = "/-/calls/"  # at the gateway: /-/calls/<id>, /-/calls/<id>/result
 READY_PATH = "/-/ready"  # at the replica: answers once the constructor has ended, well or not
 HEALTH_PATH = "/-/health"  # at the replica: runs check_health
 
@@ -59,6 +60,11 @@ REQUEST_ID_HEADER = "x-request-id"
 ROOT_PATH_HEADER = "fngw-root-path"
 AT_CAPACITY_HEADER = "fngw-at-capacity"
 USER_ERROR_HEADER = "fngw-user-error"  # on a 500 the runtime made from a user's exception
+#: What a function sees of the call that waited for it. Taken from the Unix socket only.
+CALL_ID_HEADER = "fngw-call-id"
+ATTEMPT_HEADER = "fngw-attempt"
+#: On what the gateway answers about a call: a pending one is told from a function that answers 202.
+CALL_STATUS_HEADER = "fngw-call-status"
 
 DEFAULT_METHOD = "__call__"
 

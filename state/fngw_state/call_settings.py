@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from fngw_state import callback_urls
 from fngw_state.call_records import CallLimits
+from fngw_state.callback_urls import Network
 from fngw_state.settings import SharedSettings, Size
 
 
@@ -26,6 +28,22 @@ class CallSettings(SharedSettings):
     dead_ttl: int = Field(
         default=7 * 24 * 3600, ge=1, description="Seconds for which a queued call that failed is kept."
     )
+
+    callback_allow: str = Field(
+        default="",
+        description="Networks to which callbacks may go besides public addresses: '10.0.0.0/8, fd00::/8'.",
+    )
+
+    @field_validator("callback_allow")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        callback_urls.networks(value)
+        return value
+
+    @property
+    def callback_networks(self) -> tuple[Network, ...]:
+        """The networks of ``callback_allow``."""
+        return callback_urls.networks(self.callback_allow)
 
     @property
     def call_limits(self) -> CallLimits:

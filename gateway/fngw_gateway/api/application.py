@@ -11,7 +11,9 @@ import fngw
 from fngw.protocol import API_PREFIX
 from fngw_gateway.api import blobs, builds, deployments, doctor, events, gpus, logs, page, problems, versions
 from fngw_gateway.api.access import check_access
+from fngw_gateway.calls import pages
 from fngw_gateway.settings import GatewaySettings
+from fngw_state.calls import Calls
 from fngw_state.store import Store
 
 DESCRIPTION = """
@@ -25,12 +27,13 @@ Beside it, without a token: ``GET /-/healthz``, ``GET /-/routes`` and ``GET /-/m
 """
 
 
-def create_api(store: Store, settings: GatewaySettings) -> FastAPI:
+def create_api(store: Store, settings: GatewaySettings, calls: Calls | None = None) -> FastAPI:
     """Return the application that answers everything under ``/-/`` but the proxy's own paths.
 
     Args:
         store: the shared state.
         settings: the gateway's.
+        calls: those that wait; None: without their pages.
     """
     app = FastAPI(
         title="fngw control API",
@@ -47,6 +50,9 @@ def create_api(store: Store, settings: GatewaySettings) -> FastAPI:
     app.get(f"{API_PREFIX}/info", dependencies=[Depends(check_access)])(info)
     for room in (deployments, versions, events, logs, blobs, builds, doctor, gpus):
         app.include_router(room.router, prefix=API_PREFIX, dependencies=[Depends(check_access)])
+    if calls is not None:
+        app.state.calls = calls
+        app.include_router(pages.router)
     return app
 
 

@@ -6,9 +6,8 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import httpx
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
@@ -19,6 +18,9 @@ from fngw_gateway.settings import GatewaySettings
 from fngw_state.history import History
 from fngw_state.records import Desired
 from fngw_state.store import Store
+
+if TYPE_CHECKING:
+    import httpx
 
 router = APIRouter(tags=["logs"])
 
@@ -84,6 +86,8 @@ async def ask_controller(settings: GatewaySettings, name: str, query: Mapping[st
     Raises:
         Unreachable: the controller does not answer.
     """
+    import httpx  # 5 MiB with what it brings along: only once logs are asked for
+
     transport = httpx.AsyncHTTPTransport(uds=str(settings.layout.controller_socket))
     client = httpx.AsyncClient(transport=transport, timeout=httpx.Timeout(10, read=None))
     request = client.build_request("GET", f"http://controller/logs/{name}", params=query)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 #: Headers that belong to a status.
-_BY_STATUS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
+_BY_STATUS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}
 DOCS = "GET /-/docs lists all pages, and what each takes"
 
 

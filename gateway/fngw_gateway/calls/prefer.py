@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from fngw.errors import ValidationError
 
-__all__ = ["Preference", "read_prefer"]
+__all__ = ["LONGEST_WAIT_S", "Preference", "asks_later", "read_prefer"]
 
 HINT = "for example `Prefer: respond-async` or `Prefer: respond-async, wait=10`"
 #: Seconds; longer waits are cut to it, as connections that only wait are lost to something on the way.
@@ -64,6 +64,20 @@ def read_prefer(values: Iterable[str]) -> Preference:
     if seen["respond-async"]:
         raise _invalid("respond-async has no value")
     return Preference(True, _seconds(seen["wait"]) if "wait" in seen else 0, ", ".join(others))
+
+
+def asks_later(value: bytes) -> bool:
+    """Whether a request with this ``Prefer`` is to be taken in as a call, if only to be told that it makes no sense.
+
+    Args:
+        value: all its ``Prefer`` headers, joined by commas.
+    """
+    if b"respond-async" not in value.lower():
+        return False
+    try:
+        return read_prefer([value.decode("latin-1")]).respond_async
+    except ValidationError:
+        return True
 
 
 def _preferences(text: str) -> Iterator[tuple[str, str, str]]:

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fngw.errors import ValidationError
+from fngw_state.call_records import MAX_RETRIES, PRIORITIES, Priority
 
-__all__ = ["HEADERS", "PRIORITIES", "Wishes", "read_wishes"]
+__all__ = ["HEADERS", "Wishes", "read_wishes"]
 
-PRIORITIES = ("high", "default", "low")
-MOST_RETRIES = 20
 LONGEST_DELAY_S = 366 * 86400
 #: What of a request's headers is about the call, and not for the function.
 HEADERS = frozenset({"fngw-retries", "fngw-delay", "fngw-priority", "fngw-callback-url", "idempotency-key"})
@@ -25,7 +24,7 @@ class Wishes:
 
     retries: int = 3
     delay_s: float = 0.0
-    priority: str = "default"
+    priority: Priority = "default"
     callback: str | None = None
     key: str | None = None
 
@@ -44,14 +43,15 @@ def read_wishes(headers: Mapping[str, str]) -> Wishes:
         Wishes(retries=5, delay_s=0.0, priority='low', callback=None, key=None)
     """
     given = {name: value.strip() for name, value in headers.items() if name in HEADERS}
-    priority = given.get("fngw-priority", "default").lower()
-    if priority not in PRIORITIES:
+    wanted = given.get("fngw-priority", "default").lower()
+    priority = next((known for known in PRIORITIES if known == wanted), None)
+    if priority is None:
         raise _invalid("Fngw-Priority", given["fngw-priority"], "high, default or low")
     key = given.get("idempotency-key")
     if key is not None and not _KEY.fullmatch(key):
         raise _invalid("Idempotency-Key", key, "1 to 255 visible ASCII characters")
     return Wishes(
-        retries=int(_number("Fngw-Retries", given, 3, r"\d{1,9}", MOST_RETRIES)),
+        retries=int(_number("Fngw-Retries", given, 3, r"\d{1,9}", MAX_RETRIES)),
         delay_s=_number("Fngw-Delay", given, 0, r"\d{1,9}(\.\d{1,9})?", LONGEST_DELAY_S),
         priority=priority,
         callback=given.get("fngw-callback-url"),

@@ -23,7 +23,7 @@ from fngw_gateway.proxy.connection import Connection, Lost
 from fngw_gateway.proxy.inbound import WATCH_AFTER_S, ClientGone, Inbound
 from fngw_gateway.proxy.tally import CLIENT_LEFT
 
-__all__ = ["Exchange"]
+__all__ = ["LINGER_BYTES", "LINGER_S", "Exchange", "check"]
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Exchange:
     async def _forward(self) -> None:
         self._task = asyncio.current_task()
         head, timeout_s = self._head, self._backend.request_timeout_s
-        _check(head, self._max_body)
+        check(head, self._max_body)
         if timeout_s is not None:
             self._deadline = self._loop.call_later(timeout_s, self._expire, timeout_s)
         if head.framed:
@@ -331,8 +331,12 @@ class Exchange:
         self._backend.tally.end(self._status, perf_counter() - self._arrived)
 
 
-def _check(head: headers.RequestHead, max_body: int) -> None:
-    """Refuse what cannot be forwarded, before anything of its body is read."""
+def check(head: headers.RequestHead, max_body: int) -> None:
+    """Refuse what cannot be forwarded, before anything of its body is read.
+
+    Raises:
+        FngwError: why.
+    """
     if head.coding and head.coding != b"chunked":
         shown = head.coding.decode("latin-1")
         raise problems.not_implemented(f"Transfer-Encoding {shown!r} is not supported", "send it chunked")

@@ -14,13 +14,25 @@ from typing import Any
 
 from fngw import protocol
 
-__all__ = ["RequestHead", "answer_headers", "is_at_capacity", "read_request", "request_id"]
+__all__ = [
+    "HOP_BY_HOP",
+    "PRIVATE",
+    "REQUEST_ID",
+    "RequestHead",
+    "answer_headers",
+    "connection_names",
+    "is_at_capacity",
+    "read_request",
+    "request_id",
+]
 
 Header = tuple[bytes, bytes]
 
 PRIVATE = b"fngw-"
 REQUEST_ID = protocol.REQUEST_ID_HEADER.encode()
 _AT_CAPACITY = protocol.AT_CAPACITY_HEADER.encode()
+#: Private ones that go on to the replica, where the dispatcher sends them.
+_OF_CALL = frozenset({protocol.CALL_ID_HEADER.encode(), protocol.ATTEMPT_HEADER.encode()})
 _VALID_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 HOP_BY_HOP = frozenset(
@@ -37,7 +49,7 @@ HOP_BY_HOP = frozenset(
     }
 )
 #: What the gateway reads or writes itself; all else is passed on as it is.
-_READ = HOP_BY_HOP | {b"content-length", b"expect", b"x-forwarded-for", REQUEST_ID}
+_READ = HOP_BY_HOP | {b"content-length", b"expect", b"prefer", b"x-forwarded-for", REQUEST_ID}
 _WRITTEN = frozenset({b"x-forwarded-proto", b"x-forwarded-host"})
 _HANDLED = _READ | _WRITTEN
 #: Naming these in ``Connection`` does not remove them: the request would mean something else without.
@@ -61,6 +73,7 @@ class RequestHead:
     coding: bytes = b""
     expects: bool = False
     upgrade: bytes = b""
+    prefer: bytes = b""
 
 
 def request_id(headers: Iterable[Header]) -> bytes:
@@ -89,11 +102,16 @@ def read_request(scope: Any, drop: frozenset[bytes] = frozenset()) -> RequestHea
             lines += (name, b": ", value, b"\r\n")
             if name == b"host":
                 host = value
+        elif name in _OF_CALL and scope["server"][1] is None:  # the Unix socket: nobody from outside
+            lines += (name, b": ", value, b"\r\n")
     head = RequestHead(lines, b"")
     forwarded = _read_special(head, special)
     client = scope.get("client")
-    peer = client[0].encode() if client else b"unknown"
-    lines.append(b"x-forwarded-for: %b%b\r\n" % (forwarded, peer))
+    if client:
+        forwarded += client[0].encode()
+    else:  # a replica, or the dispatcher, which says whose call it is
+        forwarded = forwarded[:-2] or b"unknown"
+    lines.append(b"x-forwarded-for: %b\r\n" % forwarded)
     lines.append(b"x-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n" % (scope["scheme"].encode(), host))
     if not head.request_id:
         head.request_id = uuid.uuid4().hex.encode()
@@ -103,7 +121,7 @@ def read_request(scope: Any, drop: frozenset[bytes] = frozenset()) -> RequestHea
 
 def _read_special(head: RequestHead, special: list[Header]) -> bytes:
     """Take in the headers that the gateway handles itself; return the ``X-Forwarded-For`` so far."""
-    forwarded = b""
+    forwarded = named = b""
     for name, value in special:
         if name == b"content-length":
             head.length, head.framed = int(value), True
@@ -120,8 +138,13 @@ def _read_special(head: RequestHead, special: list[Header]) -> bytes:
             head.expects = value.strip().lower() == b"100-continue"
         elif name == b"upgrade":
             head.upgrade = value.strip().lower()
+        elif name == b"prefer":
+            head.prefer += b", " + value
+            head.lines += (name, b": ", value, b"\r\n")
         elif name == b"connection":
-            _drop_named(head.lines, value)
+            named += value + b","
+    if named:
+        _drop_named(head.lines, named)
     return forwarded
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from fngw import protocol
 from fngw.errors import FngwError
+from fngw_gateway.calls.prefer import asks_later
 from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.balancer import Backend
 from fngw_gateway.proxy.forward import Exchange
@@ -27,6 +28,8 @@ CALL_PREFIX = protocol.CALL_PREFIX.encode()
 REPLICA_CALL_PREFIX = protocol.REPLICA_CALL_PREFIX.encode()
 #: The gateway's token is none of the replica's business.
 _NOT_CALLED_WITH = frozenset({b"authorization"})
+#: Takes in a request that prefers an answer later: ASGI's three, its head, its deployment, and the target.
+Defer = Callable[[Any, Any, problems.Send, headers.RequestHead, str, bytes], Awaitable[None]]
 
 
 class DataPlane:
@@ -35,6 +38,7 @@ class DataPlane:
     Args:
         max_body: bytes of a request's body; more are refused.
         token: what calls over TCP must carry; None lets all in.
+        defer: takes in requests that prefer an answer later; None: they are answered at once.
 
     Example:
         >>> plane = DataPlane(max_body=2**30, token=None)
@@ -42,8 +46,9 @@ class DataPlane:
         >>> await plane.serve(scope, receive, send, (b"/hello/x", b"/hello/x"))
     """
 
-    def __init__(self, *, max_body: int, token: str | None) -> None:
+    def __init__(self, *, max_body: int, token: str | None, defer: Defer | None = None) -> None:
         self._max_body = max_body
+        self._defer = defer
         self._bearer = None if token is None else f"Bearer {token}".encode()
         self._routes: Routes[Backend] | None = None
         self._backends: dict[str, Backend] = {}
@@ -121,6 +126,8 @@ class DataPlane:
         if backend is None or read is None:
             return self.refuse(scope, send, problems.route_not_found(scope["raw_path"]))
         head, target = self._for_replica(scope, backend, read[0])
+        if head.prefer and self._defer is not None and asks_later(head.prefer):
+            return self._defer(scope, receive, send, head, backend.name, target)
         return Exchange(scope, receive, send, backend, head, target, self._max_body).run()
 
     def upgrade(self, scope: Any) -> tuple[Backend, headers.RequestHead, bytes]:
@@ -165,6 +172,9 @@ class DataPlane:
         if backend is None:
             return self.refuse(scope, send, problems.deployment_not_found(name))
         head = headers.read_request(scope, _NOT_CALLED_WITH)
+        if head.prefer and self._defer is not None and asks_later(head.prefer):
+            stored = b"%b%b/%b" % (CALL_PREFIX, quote(name).encode(), quote(method).encode())
+            return self._defer(scope, receive, send, head, name, stored)
         target = REPLICA_CALL_PREFIX + method
         return Exchange(scope, receive, send, backend, head, target, self._max_body).run()
 

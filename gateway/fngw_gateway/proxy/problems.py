@@ -61,7 +61,6 @@ Header = tuple[bytes, bytes]
 
 #: Headers that belong to a status: when to come back, how to authenticate.
 _BY_STATUS: dict[int, list[Header]] = {
-    503: [(b"retry-after", b"1")],
     401: [(b"www-authenticate", b'Bearer realm="fngw"')],
 }
 _CLOSE = (b"connection", b"close")
@@ -197,6 +196,8 @@ def problem_bytes(error: FngwError, more: Iterable[Header]) -> bytes:
 def _problem_headers(error: FngwError) -> list[Header]:
     if error.code == "method_not_allowed":
         return [(b"allow", error.hint.removeprefix("use ").encode())]
+    if error.status in (429, 503):
+        return [(b"retry-after", b"%d" % (error.retry_after_s or 1))]
     return _BY_STATUS.get(error.status, [])
 
 
