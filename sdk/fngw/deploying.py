@@ -129,7 +129,10 @@ def send(
         progress.step(OUTCOMES.get(accepted.outcome, "{name} is accepted").format(name=name) + kept)
         if wait:
             replicas = prepared.spec.num_replicas if accepted.outcome in ("new", "replace") else None
-            event = follow(client, name, accepted.revision, progress, timeout, replicas)
+            # Of what is as it was, the events are those of the deploy that made it so.
+            over = accepted.outcome == "unchanged" and client.deployment(name)["status"] == "HEALTHY"
+            told = Progress() if over else progress
+            event = follow(client, name, accepted.revision, told, timeout, replicas)
             _raise_unless_done(name, event, accepted.outcome)
             progress.success(*_ending(deployment))
     return accepted

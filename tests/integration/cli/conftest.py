@@ -25,6 +25,7 @@ class StatusGateway(FakeGateway):
     def __init__(self) -> None:
         super().__init__()
         self.lock_of: dict[str, str] = {}
+        self.health = "HEALTHY"
 
     def document(self, name: str) -> dict[str, Any]:
         spec = self.specs[name]
@@ -33,7 +34,7 @@ class StatusGateway(FakeGateway):
         return {
             "name": name,
             "version": spec["version"],
-            "status": "HEALTHY",
+            "status": self.health,
             "message": "",
             "url": None if route is None else self.url + route,
             "route_prefix": route,

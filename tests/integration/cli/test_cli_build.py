@@ -149,6 +149,16 @@ def test_an_upgrade_of_what_runs_already_says_so(
     assert "solved anew" not in run("deploy", model, "--arg", "x").err
 
 
+def test_what_is_as_it_was_tells_no_old_events(gateway: StatusGateway, run: Run, model: str) -> None:
+    """They are those of the deploy that made it so; while that is under way, they tell how far it is."""
+    gateway.script = [event("image", image="sha256:" + "a" * 64, reused=False), event("done", "up")]
+    assert "built image" in run("deploy", model, "--arg", "x").err
+    gateway.outcome = "unchanged"
+    assert "built image" not in run("deploy", model, "--arg", "x").err
+    gateway.health = "UPDATING"
+    assert "built image" in run("deploy", model, "--arg", "x").err
+
+
 def test_nothing_to_upgrade(gateway: StatusGateway, run: Run, app: str) -> None:
     done = run("deploy", app + ":hidden", "--upgrade")
     assert "hidden has neither conda nor pip: there is nothing to solve anew\n" in done.err
