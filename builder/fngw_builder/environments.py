@@ -21,7 +21,7 @@ from fngw import protocol
 from fngw_builder import bundle, host, images, tree_layer
 from fngw_builder import plan as planning
 from fngw_builder.container_compiler import ContainerCompiler
-from fngw_builder.environment import requirements
+from fngw_builder.environment import cuda, requirements
 from fngw_builder.environment.bytecode import Compiler, LocalCompiler
 from fngw_builder.environment.cache import Cache
 from fngw_builder.environment.lock import Lock, LockStore
@@ -151,7 +151,10 @@ class Environments:
                 for known_by in {key, plain}:
                     store.remember(known_by, digest)
         self._report.say(f"lock {digest}")
-        return store.get(digest)
+        lock = store.get(digest)
+        for warning in () if host.cuda() else cuda.without_driver(lock):
+            self._report.say(protocol.WARNING_LINE + warning)
+        return lock
 
     @contextmanager
     def _staged(self, lock: Lock, target: Target, compiler: Compiler, files: Path) -> Iterator[Path]:

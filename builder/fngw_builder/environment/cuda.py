@@ -28,6 +28,13 @@ def warnings(lock: Lock) -> Iterator[str]:
         yield f"{shown}: made for CUDA, which the target does not have; ask for a CPU build, or set FNGW_CUDA"
 
 
+def without_driver(lock: Lock) -> Iterator[str]:
+    """Yield what to say when a lock for CUDA is built where no driver is: it was asked for, and may run elsewhere."""
+    names = packages(lock)
+    if names and lock.cuda is not None:
+        yield f"{names[0]} is made for CUDA {lock.cuda}, as FNGW_CUDA says, but there is no NVIDIA driver here"
+
+
 def _conda(package: CondaPackage) -> bool:
     needs = any(dependency.split(" ")[0] == "__cuda" for dependency in package.depends)
     return needs or bool(_BUILD.search(package.build) or _NAME.fullmatch(package.name))

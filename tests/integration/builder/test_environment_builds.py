@@ -270,6 +270,12 @@ def test_a_base_that_was_removed_is_made_again(
     assert again.artifact == first
 
 
+def test_cuda_without_a_driver_warns(settings: Any, wants: Any, report: Any) -> None:
+    settings = settings.model_copy(update={"cuda": "12.4"})
+    jobs.make(wants("tensorlib", engine="process"), settings, report)
+    assert [line for line in report.lines if line.startswith("warning: tensorlib is made for CUDA 12.4")]
+
+
 @pytest.fixture
 def registry(tmp_path: Path, wait_for: Any) -> Iterator[str]:
     """A registry of this test's own; its ``HOST/REPOSITORY``."""
