@@ -9,6 +9,7 @@ from io import BufferedRandom
 from fngw import protocol
 from fngw_builder import bundle, code_layer, runtime_layer
 from fngw_builder import plan as planning
+from fngw_builder.environments import Environments
 from fngw_builder.image_archive import Image
 from fngw_builder.images import Images
 from fngw_builder.made import Below, Made
@@ -25,8 +26,6 @@ def make(request: BuildRequest, settings: BuilderSettings, engine: Images, repor
         BuildFailed: see the codes of ``plan``, ``bundle``, ``images`` and ``environments``.
     """
     if request.has_environment:
-        from fngw_builder.environments import Environments  # what it imports would double an idle builder's memory
-
         environments = Environments(request, settings, report)
         tag, base = find_base(engine, settings.base_image, request.python, environments.brings_python)
         below = environments.image(tag, base, engine)

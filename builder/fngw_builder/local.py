@@ -40,8 +40,6 @@ def make(request: BuildRequest, settings: BuilderSettings, report: Report) -> Ma
         python = interpreter(request.python)
         code, reused = unpack(settings.layout, request.bundle)
         return Made(Artifact(image=image, python=python, app_dir=str(code)), reused)
-    from fngw_builder.environments import Environments  # what it imports would double an idle builder's memory
-
     environments = Environments(request, settings, report)
     environment = environments.folder("" if environments.brings_python else bare_interpreter(request.python))
     code, reused = unpack(settings.layout, request.bundle)
