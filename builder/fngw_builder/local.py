@@ -14,6 +14,7 @@ from typing import IO
 from fngw.errors import BuildFailed
 from fngw_builder import host
 from fngw_builder.bundle import Member, locate, members, opened
+from fngw_builder.environments import Environments
 from fngw_builder.made import Made
 from fngw_builder.report import Report
 from fngw_builder.settings import BuilderSettings
