@@ -14,7 +14,9 @@ from fngw.endpoint import DEFAULT_URL, TOKEN_VARIABLE, URL_VARIABLE
 from fngw.protocol import GATEWAY_SOCKET_VARIABLE, REPLICA_DIR_VARIABLE
 from fngw_builder.settings import BuilderSettings
 from fngw_controller.settings import ControllerSettings
+from fngw_dispatcher.settings import DispatcherSettings
 from fngw_gateway.settings import GatewaySettings
+from fngw_state.call_settings import CallSettings
 from fngw_state.settings import SharedSettings
 from fngw_supervisor.settings import UpSettings
 
@@ -31,9 +33,11 @@ Sizes are bytes, or text such as `512MiB`; switches are `1` or `0`. `–` means:
 """
 
 ROOMS = (
+    ("Queued calls", CallSettings, "Gateways and dispatchers must agree on these."),
     ("Gateway", GatewaySettings, "One gateway process. `fngw up` sets host, port and the inherited sockets."),
     ("Controller", ControllerSettings, "The controller."),
     ("Builder", BuilderSettings, "The builder. Docker's own variables, such as `DOCKER_HOST`, say which engine."),
+    ("Dispatcher", DispatcherSettings, "What sends queued calls, and calls back."),
     ("`fngw up`", UpSettings, "The supervisor. Each is an option of [`fngw up`](cli.md), too, but for the token."),
 )
 
@@ -78,10 +82,16 @@ def page() -> str:
     shared = SharedSettings.model_fields
     parts = [HEAD, *_section("All server parts", "Where the state lies.", _rows(shared))]
     for title, cls, about in ROOMS:
-        parts += _section(title, about, _rows({k: f for k, f in cls.model_fields.items() if k not in shared}))
+        parts += _section(title, about, _rows(_own(cls)))
     for title, about, rows in OTHERS:
         parts += _section(title, about, rows)
     return "\n".join(parts)
+
+
+def _own(cls: type[SharedSettings]) -> dict[str, FieldInfo]:
+    """Return the fields that the class adds to the one it extends, which has its own section."""
+    (base,) = cls.__bases__
+    return {k: f for k, f in cls.model_fields.items() if k not in base.model_fields}  # type: ignore[attr-defined]
 
 
 def _section(title: str, about: str, rows: Iterable[tuple[str, str, str]]) -> Iterator[str]:

@@ -14,14 +14,16 @@ from fngw_state.layout import Layout
 class Stage(IntEnum):
     """Who stops when; the lowest first.
 
-    The controller is told first: it drains and stops all replicas, while the gateways still answer what is under
-    way. Then nothing is left to route to. Redis is last, because everybody else still writes to it.
+    The dispatchers are told first: they send no more queued calls to replicas that are about to leave. Then the
+    controller: it drains and stops all replicas, while the gateways still answer what is under way. Then nothing is
+    left to route to. Redis is last, because everybody else still writes to it.
     """
 
-    CONTROLLER = 1
-    GATEWAY = 2
-    BUILDER = 3
-    REDIS = 4
+    DISPATCHER = 1
+    CONTROLLER = 2
+    GATEWAY = 3
+    BUILDER = 4
+    REDIS = 5
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,25 @@ class Site:
     tcp_fd: int
     unix_fd: int
     workers: int
+    dispatchers: int = 1
     log_level: str = "INFO"
 
 
 def plan_parts(site: Site) -> tuple[Part, ...]:
     """Return the parts besides Redis, in the order in which they are started."""
-    gateways = ["gateway"] if site.workers == 1 else [f"gateway-{n}" for n in range(1, site.workers + 1)]
     return (
         _python_part(site, "controller", "fngw_controller", Stage.CONTROLLER, grace_s=60.0),
         _python_part(site, "builder", "fngw_builder", Stage.BUILDER, grace_s=10.0),
-        *(_gateway(site, name) for name in gateways),
+        *(_gateway(site, name) for name in _numbered("gateway", site.workers)),
+        *(
+            _python_part(site, name, "fngw_dispatcher", Stage.DISPATCHER, grace_s=15.0)
+            for name in _numbered("dispatcher", site.dispatchers)
+        ),
     )
+
+
+def _numbered(name: str, count: int) -> list[str]:
+    return [name] if count == 1 else [f"{name}-{n}" for n in range(1, count + 1)]
 
 
 def _gateway(site: Site, name: str) -> Part:

@@ -34,6 +34,9 @@ class UpSettings(SharedSettings):
     workers: int = Field(
         default_factory=default_workers, ge=1, le=64, description="Gateway processes that share the port."
     )
+    dispatchers: int = Field(
+        default=1, ge=0, le=64, description="Processes that send queued calls; 0: other machines have them."
+    )
     token: str | None = Field(
         default=None, description="The token that clients must send. Default: none is asked for."
     )

@@ -122,6 +122,7 @@ class House:
             tcp_fd=self._sockets.tcp.fileno(),
             unix_fd=self._sockets.unix.fileno(),
             workers=self._settings.workers,
+            dispatchers=self._settings.dispatchers,
             log_level=self._settings.log_level,
         )
 
@@ -149,7 +150,8 @@ class House:
         serving = self._crew.has(Stage.CONTROLLER)
         if serving:
             self._say("stopping", "draining replicas; again Ctrl-C to stop at once")
-        await self._crew.stop(Stage.CONTROLLER, stops.hurried)
+        for stage in (Stage.DISPATCHER, Stage.CONTROLLER):
+            await self._crew.stop(stage, stops.hurried)
         self._sockets.close()  # from here on a new connection is refused, rather than left waiting for nobody
         for stage in (Stage.GATEWAY, Stage.BUILDER, Stage.REDIS):
             await self._crew.stop(stage, stops.hurried)

@@ -64,6 +64,17 @@ def up(
         int | None,
         typer.Option("--workers", min=1, max=64, metavar="N", help="Gateway processes.", show_default=False),
     ] = None,
+    dispatchers: Annotated[
+        int | None,
+        typer.Option(
+            "--dispatchers",
+            min=0,
+            max=64,
+            metavar="N",
+            help="Processes that send queued calls; default 1.",
+            show_default=False,
+        ),
+    ] = None,
     redis_url: Annotated[
         str | None,
         typer.Option("--redis-url", metavar="U", help="Use this Redis; default: start one.", show_default=False),
@@ -72,12 +83,13 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is healthy.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start fngw on this machine: Redis, controller, builder and gateway. Ctrl-C stops it.
+    """Start fngw on this machine: Redis, controller, builder, gateway and dispatcher. Ctrl-C stops it.
 
     Each option is also a variable: --redis-url is FNGW_REDIS_URL, and so on. Without Docker, replicas are local
     processes without isolation.
     """
-    given = {"port": port, "host": host, "engine": engine, "workers": workers, "redis_url": redis_url}
+    given = {"port": port, "host": host, "engine": engine, "workers": workers}
+    given |= {"dispatchers": dispatchers, "redis_url": redis_url}
     flags = [f for f, on in (("--detach", detach), ("--json", as_json)) if on]
     _become("up", {**given, "data_dir": data_dir}, flags)
 

@@ -23,7 +23,7 @@ SITE = Site(
 
 
 def test_one_of_each() -> None:
-    assert [p.name for p in plan_parts(SITE)] == ["controller", "builder", "gateway"]
+    assert [p.name for p in plan_parts(SITE)] == ["controller", "builder", "gateway", "dispatcher"]
 
 
 def test_workers_share_the_sockets() -> None:
@@ -42,5 +42,13 @@ def test_secrets_are_in_no_arguments_and_the_current_folder_is_not_imported_from
     assert part.env["FNGW_ENGINE"] == "process"
 
 
-def test_redis_is_stopped_last_and_the_controller_first() -> None:
-    assert sorted(Stage) == [Stage.CONTROLLER, Stage.GATEWAY, Stage.BUILDER, Stage.REDIS]
+def test_as_many_dispatchers_as_asked_for() -> None:
+    names = {
+        n: [p.name for p in plan_parts(dataclasses.replace(SITE, dispatchers=n)) if p.stage is Stage.DISPATCHER]
+        for n in (0, 2)
+    }
+    assert names == {0: [], 2: ["dispatcher-1", "dispatcher-2"]}
+
+
+def test_redis_is_stopped_last_and_dispatchers_first() -> None:
+    assert sorted(Stage) == [Stage.DISPATCHER, Stage.CONTROLLER, Stage.GATEWAY, Stage.BUILDER, Stage.REDIS]
