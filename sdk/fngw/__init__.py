@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from fngw.batching import batch
     from fngw.refs import get
     from fngw.session import connect, get_deployment, list_deployments, shutdown
+    from fngw.submitting import Call
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BuildFailed",
+    "Call",
     "CallNotFound",
     "DeploymentFailed",
     "DeploymentNotFound",
@@ -65,6 +67,7 @@ __all__ = [
 #: Names that cost more than a moment to load, and where they are. No module has the name of what it holds
 #: (``fngw.batching`` holds ``batch``), as importing a submodule would put it in the function's place.
 _ON_FIRST_USE = {
+    "Call": "fngw.submitting",
     "batch": "fngw.batching",
     "connect": "fngw.session",
     "get": "fngw.refs",

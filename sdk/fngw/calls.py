@@ -15,12 +15,14 @@ from urllib.parse import quote
 
 from fngw import endpoint, requests, transport
 from fngw.endpoint import Endpoint
+from fngw.errors import Unreachable
 from fngw.http1 import Reply
 from fngw.protocol import BEST_PICKLE, CALL_PREFIX, CALL_TYPE, DEFAULT_METHOD, RESULT_TYPE, encode_frame
 from fngw.refs import Pending, Ref
 
-__all__ = ["begin"]
+__all__ = ["begin", "send"]
 
+RETRY_S = 0.2
 HEADERS = {"content-type": CALL_TYPE, "accept": RESULT_TYPE}
 
 
@@ -28,17 +30,56 @@ def begin(
     deployment: str, method: str, args: Tuple[Any, ...], kwargs: Dict[str, Any], protocol: Optional[int]
 ) -> Ref:
     """Begin a call; see ``DeploymentHandle.remote``."""
+    return Ref(*send(deployment, method, args, kwargs, protocol, {}))
+
+
+def send(
+    deployment: str,
+    method: str,
+    args: Tuple[Any, ...],
+    kwargs: Dict[str, Any],
+    protocol: Optional[int],
+    headers: Dict[str, str],
+    tries: int = 1,
+) -> Tuple[Future[Reply], str]:
+    """Send a call; return its answer, once it is there, and what it is for messages.
+
+    Args:
+        deployment, method, args, kwargs, protocol: as of a handle.
+        headers: to add.
+        tries: how often it is sent when its connection is lost. More than once only what can be repeated.
+    """
     where = endpoint.current()
     path = f"{CALL_PREFIX}{quote(deployment, safe='')}/{quote(method, safe='')}"
     what = deployment if method == DEFAULT_METHOD else f"{deployment}.{method}"
+    post = _Post(where, path, {**HEADERS, **headers}, tries)
     waits = _waits([*args, *kwargs.values()])
     if not waits:
         try:
-            body = _encode((args, kwargs), protocol)
-            return Ref(transport.submit(transport.request(where, "POST", path, HEADERS, body)), what)
+            return transport.submit(post.send(_encode((args, kwargs), protocol))), what
         except Pending as inside:  # of a list, say
             waits = [inside.future]
-    return Ref(transport.submit(_send_later(where, path, (args, kwargs), protocol, waits)), what)
+    return transport.submit(_send_later(post, (args, kwargs), protocol, waits)), what
+
+
+class _Post:
+    """Where a call goes, and how often it is tried."""
+
+    def __init__(self, where: Endpoint, path: str, headers: Dict[str, str], tries: int) -> None:
+        self._where = where
+        self._path = path
+        self._headers = headers
+        self._tries = tries
+
+    async def send(self, body: List[bytes]) -> Reply:
+        for _ in range(self._tries - 1):
+            try:
+                return await transport.request(self._where, "POST", self._path, self._headers, body)
+            except Unreachable as error:
+                if error.code != "connection_lost":
+                    raise
+            await asyncio.sleep(RETRY_S)
+        return await transport.request(self._where, "POST", self._path, self._headers, body)
 
 
 def _encode(value: Any, protocol: Optional[int]) -> List[bytes]:
@@ -54,9 +95,7 @@ def _waits(values: List[Any]) -> List[Future[Any]]:
     return refs + bodies
 
 
-async def _send_later(
-    where: Endpoint, path: str, value: Any, protocol: Optional[int], waits: List[Future[Any]]
-) -> Reply:
+async def _send_later(post: _Post, value: Any, protocol: Optional[int], waits: List[Future[Any]]) -> Reply:
     loop = asyncio.get_running_loop()
     while True:
         for future in waits:
@@ -66,7 +105,7 @@ async def _send_later(
             break
         except Pending as another:
             waits = [another.future]
-    return await transport.request(where, "POST", path, HEADERS, body)
+    return await post.send(body)
 
 
 async def _finished(future: Future[Any]) -> None:

@@ -18,7 +18,7 @@ from fngw.errors import FngwError, RemoteError, Unauthorized, from_problem
 from fngw.http1 import Reply
 from fngw.protocol import ERROR_TYPE, PROBLEM_TYPE, RESULT_TYPE, decode_frame
 
-__all__ = ["Pending", "Ref", "get", "refusal"]
+__all__ = ["Pending", "Ref", "decode", "get", "refusal"]
 
 
 class Pending(TypeError):
@@ -76,7 +76,7 @@ class Ref:
     def _outcome(self, reply: Reply) -> _Outcome:
         with self._lock:  # decoded once, and in a caller's thread: not all others' loop
             if self._decoded is None:
-                self._decoded = _decode(reply, self._what)
+                self._decoded = decode(reply, self._what)
             return self._decoded
 
     def __repr__(self) -> str:
@@ -136,7 +136,8 @@ class _Outcome:
         return self._value
 
 
-def _decode(reply: Reply, what: str) -> _Outcome:
+def decode(reply: Reply, what: str) -> _Outcome:
+    """Return what an answer to a call means: a value, or an exception."""
     try:
         if reply.kind == RESULT_TYPE:
             return _Outcome(decode_frame(reply.body))

@@ -32,6 +32,7 @@ def describe(call: Call) -> dict[str, Any]:
     return {
         "id": call.id,
         "status": call.status,
+        "cancelling": call.cancelling and not call.has_ended,
         "deployment": call.deployment,
         "method": call.method,
         "target": call.target,

@@ -67,7 +67,7 @@ def read_prefer(values: Iterable[str]) -> Preference:
 
 
 def asks_later(value: bytes) -> bool:
-    """Whether a request with this ``Prefer`` is to be taken in as a call, if only to be told that it makes no sense.
+    """Whether a request with this ``Prefer`` is to become a call, if only to be told that it makes no sense.
 
     Args:
         value: all its ``Prefer`` headers, joined by commas.
