@@ -29,10 +29,10 @@ def warnings(lock: Lock) -> Iterator[str]:
 
 
 def without_driver(lock: Lock) -> Iterator[str]:
-    """Yield what to say when a lock for CUDA is built where no driver is: it was asked for, and may run elsewhere."""
+    """Yield what to say when a lock for CUDA is built where no driver is: asked for, it may run elsewhere."""
     names = packages(lock)
     if names and lock.cuda is not None:
-        yield f"{names[0]} is made for CUDA {lock.cuda}, as FNGW_CUDA says, but there is no NVIDIA driver here"
+        yield f"{names[0]} is made for CUDA {lock.cuda}, as FNGW_CUDA says, and there is no NVIDIA driver here"
 
 
 def _conda(package: CondaPackage) -> bool:
