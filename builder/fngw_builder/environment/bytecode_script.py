@@ -1,21 +1,27 @@
 """Compile the modules of an environment: the same bytes for the same sources, wherever, whenever, however parallel.
 
-    PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 python -s -S -W ignore -c SCRIPT STAGE PREFIX JOBS
+    PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 python -s -S -W ignore -c SCRIPT STAGE PREFIX JOBS [MADE]
 
 It is run by the interpreter that will load the modules: standard library only, Python >= 3.7. What marshal writes
 depends on what else the interpreter holds: a string that somebody else refers to, too, is written otherwise
 (python/cpython#78274). So nothing is compiled here: each part is compiled by a child, forked from this process,
-which loads nothing more and does the same each time. Files are known by their final paths. And constant sets
-are written in the order of their members' hashes, which are addresses for None and Ellipsis (until Python 3.11,
-which sorts them; bpo-37596): until then, such sets are made when they are needed.
+which loads nothing more and does the same each time. No garbage is collected, as that comes when it likes and lets
+go of strings; and the cache of attributes, which refers to names or not by their addresses, is emptied before
+anything is written. Files are known by their final paths.
+
+Constant sets are written in the order of their members' hashes, which are addresses for None and Ellipsis (until
+Python 3.11, which sorts them; bpo-37596): until then, such sets are made when they are needed.
 
 Each line of output is a number of files done, and their total. A file that cannot be compiled is left out, as pip
-does: templates and Python 2's leftovers are not meant to be. It ends with 1 when a file cannot be written.
+does: templates and Python 2's leftovers are not meant to be. It ends with 1 when a file cannot be written. A module
+that has byte-code already is left alone. Packages are compiled apart, so that what one comes to does not depend on
+which others are there: it can be kept. Byte-code goes beside the modules, or, by its path, into the folder MADE.
 """
 
 from __future__ import annotations
 
 import ast
+import gc
 import importlib.machinery
 import importlib.util
 import os
@@ -23,24 +29,27 @@ import py_compile
 import signal
 import sys
 from types import CodeType
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterable, Iterator, List
 
 #: Of sources, for one child: large enough that starting it costs little, small enough that none is late.
-PART_BYTES = 256 * 1024
+PART_BYTES = 512 * 1024
 UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
 
 
-def main(stage: str, prefix: str, jobs: int) -> None:
+def main(stage: str, prefix: str, jobs: int, made: str) -> None:
     """Compile what lies in the library folders under ``stage``, with ``jobs`` processes."""
-    waiting = parts(sorted(modules(stage)))
+    waiting = parts(stage, modules(stage))
     total, done = sum(map(len, waiting)), 0
     running: Dict[int, int] = {}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    gc.disable()
+    gc.collect()
+    gc.freeze()  # children then share the memory with what is there
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 part = waiting.pop()
-                running[start(part, stage, prefix)] = len(part)
+                running[start(part, stage, prefix, made)] = len(part)
             done += finished(running)
             print(done, total, flush=True)
     finally:
@@ -49,31 +58,41 @@ def main(stage: str, prefix: str, jobs: int) -> None:
 
 
 def modules(stage: str) -> Iterator[str]:
-    """Yield the paths of all modules."""
+    """Yield the paths of all modules without byte-code."""
     library = os.path.join(stage, "lib")
     for version in os.listdir(library):
         root = os.path.join(library, version)
         if version.startswith("python") and not os.path.islink(root):
             for folder, _, files in os.walk(root):
                 for path in (os.path.join(folder, name) for name in files if name.endswith(".py")):
-                    if os.path.isfile(path):
+                    if os.path.isfile(path) and not os.path.exists(importlib.util.cache_from_source(path)):
                         yield path
 
 
-def parts(paths: List[str]) -> List[List[str]]:
-    """Split a list into parts of about the same work; only what is in it decides where."""
+def package(path: str) -> str:
+    """Return where a module's package lies: a folder in a library, or, for modules alone, the library itself.
+
+    Args:
+        path: relative to the environment: ``"lib/python3.11/site-packages/redis/client.py"``.
+    """
+    folders = path.split("/")[:-1]
+    return "/".join(folders[: 4 if folders[2:3] == ["site-packages"] else 3])
+
+
+def parts(stage: str, paths: Iterable[str]) -> List[List[str]]:
+    """Split modules into parts of about the same work; only the package that a part is of decides where."""
     found: List[List[str]] = []
-    left = 0
-    for path in paths:
-        if left <= 0:
+    left, last = 0, ""
+    for of, path in sorted((package(os.path.relpath(path, stage)), path) for path in paths):
+        if left <= 0 or of != last:
             found.append([])
-            left = PART_BYTES
+            left, last = PART_BYTES, of
         found[-1].append(path)
         left -= os.stat(path).st_size
     return found
 
 
-def start(part: List[str], stage: str, prefix: str) -> int:
+def start(part: List[str], stage: str, prefix: str, made: str) -> int:
     """Compile some modules in a child, and return its process id."""
     parent = os.getpid()
     child = os.fork()
@@ -85,7 +104,7 @@ def start(part: List[str], stage: str, prefix: str) -> int:
         for path in part:
             if os.getppid() != parent:
                 break  # it was killed: nobody waits for this
-            compile_one(path, prefix + path[len(stage) :])
+            compile_one(path, prefix + path[len(stage) :], made + path[len(stage) :])
         else:
             status = 0
     except OSError as error:
@@ -94,10 +113,10 @@ def start(part: List[str], stage: str, prefix: str) -> int:
         os._exit(status)
 
 
-def compile_one(source: str, final: str) -> None:
-    """Write the byte-code of one file."""
+def compile_one(source: str, final: str, made: str) -> None:
+    """Write the byte-code of one file beside ``made``."""
     try:
-        target = importlib.util.cache_from_source(source)
+        target = importlib.util.cache_from_source(made)
         py_compile.compile(source, target, final, doraise=True, invalidation_mode=UNCHECKED)
     except py_compile.PyCompileError:
         pass  # Python says why, should anybody import it
@@ -113,15 +132,16 @@ def finished(running: Dict[int, int]) -> int:
 
 
 class SteadyLoader(importlib.machinery.SourceFileLoader):
-    """Compiles, and keeps sets out of the constants where their order is a matter of chance."""
+    """Compiles, and leaves nothing of what is written to chance."""
 
     def source_to_code(  # type: ignore[override]  # typeshed knows of no `_optimize`
         self, data: Any, path: Any, *, _optimize: int = -1
     ) -> Any:
         code = super().source_to_code(data, path, _optimize=_optimize)
-        if is_steady(code):
-            return code
-        return compile(MadeLate().visit(ast.parse(data)), path, "exec", dont_inherit=True, optimize=_optimize)
+        if sys.version_info < (3, 11) and not is_steady(code):
+            code = compile(MadeLate().visit(ast.parse(data)), path, "exec", dont_inherit=True, optimize=_optimize)
+        sys._clear_type_cache()
+        return code
 
 
 class MadeLate(ast.NodeTransformer):
@@ -149,6 +169,5 @@ def holds_address_hash(value: Any) -> bool:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):
-        importlib.machinery.SourceFileLoader = SteadyLoader  # py_compile looks it up there
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    importlib.machinery.SourceFileLoader = SteadyLoader  # type: ignore[misc]  # py_compile looks it up there
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] if sys.argv[4:] else sys.argv[1])
