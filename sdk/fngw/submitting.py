@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 import uuid
 from typing import Any, Dict, Generator, List, Optional, Tuple
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from fngw import calls, endpoint, transport
 from fngw.endpoint import Endpoint
-from fngw.errors import FngwError, RemoteError, Unreachable, from_problem
+from fngw.errors import CallNotFound, FngwError, RemoteError, Unreachable, from_problem
 from fngw.http1 import Reply
 from fngw.protocol import CALL_STATUS_HEADER, CALLS_PREFIX, ERROR_TYPE, PROBLEM_TYPE, RESULT_TYPE
 from fngw.refs import decode, refusal
@@ -81,7 +82,7 @@ class Call:
         Raises:
             CallNotFound, Unreachable: as ``status``.
         """
-        return _ask("GET", self._id)
+        return _ask("GET", _path(self._id))
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """Return what the function returned, waiting for it up to ``timeout`` seconds (None: as long as it takes).
@@ -102,7 +103,7 @@ class Call:
         Raises:
             CallNotFound, Unreachable: as ``status``.
         """
-        after = _ask("DELETE", self._id)
+        after = _ask("DELETE", _path(self._id))
         return after["status"] == "cancelled" or bool(after["cancelling"])
 
     def retry(self) -> None:
@@ -112,7 +113,7 @@ class Call:
             CallNotFound: as ``status``.
             FngwError: it did not fail (``call_not_failed``).
         """
-        _ask("POST", f"{self._id}/retry")
+        _ask("POST", _path(self._id, "/retry"))
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the result. Giving up waiting does not cancel the call."""
@@ -187,14 +188,19 @@ def list_calls(
     """
     wanted = {"deployment": deployment, "status": status, "limit": limit}
     query = urlencode({name: value for name, value in wanted.items() if value is not None})
-    return list(_ask("GET", f"?{query}")["calls"])
+    return list(_ask("GET", f"{CALLS_PREFIX.rstrip('/')}?{query}")["calls"])
+
+
+def _path(call_id: str, rest: str = "") -> str:
+    if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", call_id):  # nor could it stand in a path as it is
+        raise CallNotFound(f"{call_id!r} is not a call's id", hint="`fngw calls list` shows those there are")
+    return f"{CALLS_PREFIX}{call_id}{rest}"
 
 
 def _ask(method: str, path: str) -> Dict[str, Any]:
-    target = CALLS_PREFIX.rstrip("/") + path if path.startswith("?") else CALLS_PREFIX + quote(path)
-    reply = transport.submit(transport.request(endpoint.current(), method, target, {})).result()
+    reply = transport.submit(transport.request(endpoint.current(), method, path, {})).result()
     if reply.status >= 300 or reply.kind != "application/json":
-        raise refusal(reply, f"{method} {target}")
+        raise refusal(reply, f"{method} {path}")
     return dict(json.loads(bytes(reply.body).decode()))
 
 
@@ -204,7 +210,7 @@ async def _outcome(where: Endpoint, call_id: str, timeout: Optional[float]) -> R
     lost_since: Optional[float] = None
     while True:
         left = POLL_S if deadline is None else max(0.0, deadline - time.monotonic())
-        target = f"{CALLS_PREFIX}{quote(call_id, safe='')}/result?wait={min(left, POLL_S):.3f}"
+        target = _path(call_id, f"/result?wait={min(left, POLL_S):.3f}")
         try:
             reply = await transport.request(where, "GET", target, {"accept": RESULT_TYPE})
             trouble = _away(reply)

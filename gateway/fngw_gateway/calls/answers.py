@@ -13,10 +13,6 @@ from fngw_state.call_records import Call, CallResult
 
 __all__ = ["describe", "failure", "location", "result_headers", "send_result", "status_header"]
 
-#: Of a result: what is stated anew, or was about another answer.
-_STATED_ANEW = frozenset({b"content-length"})
-
-
 def location(call_id: str) -> str:
     """Return the path under which a call is looked at."""
     return protocol.CALLS_PREFIX + call_id
@@ -67,15 +63,12 @@ def result_headers(result: CallResult, own: Iterable[Header], *, head_only: bool
     Args:
         result: of the call.
         own: what the gateway adds.
-        head_only: the answer is to a HEAD: the length may be that of the body that a GET would have had.
+        head_only: the answer is to a HEAD. That of a call that was a HEAD itself is not known: it is left out.
     """
     stored = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in result.headers]
-    lengths = [h for h in stored if h[0] == b"content-length"][:1]
-    kept = headers.answer_headers(result.status, [h for h in stored if h[0] not in _STATED_ANEW], tuple(own))
-    if result.status in (204, 304):
+    kept = headers.answer_headers(result.status, [h for h in stored if h[0] != b"content-length"], tuple(own))
+    if result.status in (204, 304) or (head_only and not result.body):
         return kept
-    if head_only and lengths and not result.body:
-        return [*kept, *lengths]
     return [*kept, (b"content-length", b"%d" % len(result.body))]
 
 
