@@ -221,7 +221,8 @@ def _disk(name: str, what: str, disk: Disk) -> Check:
 
 
 def _surveyed(facts: Facts, survey: Mapping[str, Any]) -> Iterator[Check]:
-    docker = survey["docker"]
+    used = facts.redis is not None and (facts.redis.engine or {}).get("name") == "docker"
+    docker = survey["docker"] if used else {}
     if docker.get("disk"):
         yield _disk("engine_disk", "the Docker engine", Disk(**docker["disk"]))
     base = survey["base"]
@@ -230,18 +231,19 @@ def _surveyed(facts: Facts, survey: Mapping[str, Any]) -> Iterator[Check]:
     else:
         yield Check("base", OK, f"functions for Python {facts.python} can be built")
     yield _caches(survey["cache"], survey["cache_limit"])
-    stored = survey["stored"]
+    stored, locks = survey["stored"], survey["locks"]
     shown = [f"sources {size_text(stored['sources'])}", f"environments {size_text(stored['environments'])}"]
-    yield Check("stored", OK, ", ".join([*shown, f"{survey['locks']} locks ({size_text(stored['locks'])})"]))
+    shown.append(f"{locks} lock{'' if locks == 1 else 's'} ({size_text(stored['locks'])})")
+    yield Check("stored", OK, ", ".join(shown))
     if docker.get("images"):
         images = docker["images"]
-        text = f"{images['functions']} images of functions, {images['environments']} of environments"
+        text = f"images: {images['functions']} of functions, {images['environments']} of environments"
         yield Check("images", OK, text)
 
 
 def _caches(sizes: Mapping[str, int], limit: int) -> Check:
     total = sum(sizes.values())
-    parts = {"conda packages": "packages", "wheels": "uv", "channels' indexes": "repodata"}
+    parts = {"conda packages": "packages", "wheels": "uv", "byte-code": "bytecode", "channels' indexes": "repodata"}
     shown = ", ".join(f"{what} {size_text(sizes.get(kind, 0))}" for what, kind in parts.items())
     text = f"{size_text(total)} of {size_text(limit)} of downloads are kept ({shown})"
     return Check("caches", OK, text, "`fngw prune` empties them" if total > NEARLY * limit else "")

@@ -122,6 +122,12 @@ def test_why_replicas_are_local_processes() -> None:
     assert found(with_redis(engine=PROCESS), "engine").hint == "for containers: fngw up --engine docker"
 
 
+def test_docker_counts_only_where_it_is_used() -> None:
+    names = {check.name for check in checks(with_redis(engine=PROCESS))}
+    assert "stored" in names
+    assert not names & {"engine_disk", "images"}
+
+
 def test_an_engine_that_went_away_since() -> None:
     assert found(with_survey(docker={"problem": "connection refused"}), "engine").state == PROBLEM
 
