@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import secrets
@@ -105,7 +106,7 @@ class Publisher:
         return time.perf_counter() - begin
 
     def _acknowledged(self, generation: int) -> bool:
-        gateways = self._redis.smembers(keys.GATEWAYS)
+        gateways = [os.fsdecode(name) for name in self._redis.smembers(keys.GATEWAYS)]
         return any(self._redis.get(f"{keys.GATEWAY}{name}") == str(generation) for name in gateways)
 
 

@@ -25,7 +25,7 @@ from fngw_builder import jobs
 from fngw_builder.health import name_prefix
 from fngw_builder.pool import Pool, Tell
 from fngw_builder.settings import BuilderSettings
-from fngw_state import builds, keys
+from fngw_state import builds, footprint, keys
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,7 @@ def main() -> None:
     """Build what the queue asks for, until a signal."""
     settings = BuilderSettings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    footprint.settle()  # what was imported is shared with the forks, until one writes into it
     Pool(builder(settings), settings.builds).work()
 
 

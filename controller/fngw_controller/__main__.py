@@ -28,7 +28,7 @@ from fngw_controller.reconciler import Rooms
 from fngw_controller.routes import Routes
 from fngw_controller.settings import ControllerSettings
 from fngw_controller.snapshots import Snapshots
-from fngw_state import keys
+from fngw_state import footprint, keys
 from fngw_state.configs import Configs
 from fngw_state.history import History
 from fngw_state.layout import Layout
@@ -137,6 +137,7 @@ async def _lead(controller: Controller, leader: Leader, logs: LogServer) -> None
     """Wait to lead, then work. Whoever only waits stays away from the leader's socket."""
     await leader.acquire()
     await logs.start()
+    footprint.settle()
     try:
         await controller.run()
     finally:

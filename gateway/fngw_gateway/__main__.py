@@ -6,7 +6,6 @@ them. SIGTERM and SIGINT: it accepts no more, finishes what is under way, for at
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import resource
@@ -21,6 +20,7 @@ import uvicorn
 from fngw_gateway.app import Gateway, create_gateway
 from fngw_gateway.front import Front
 from fngw_gateway.settings import GatewaySettings
+from fngw_state import footprint
 
 log = logging.getLogger("fngw_gateway")
 
@@ -51,9 +51,7 @@ def main() -> int:
         # The server takes the signals while it serves, and raises them again at its end: into this.
         signal.signal(number, _ignore)
     server = _Server(settings)
-    # What was imported stays: a full collection of garbage must not go through it (40 ms) while requests wait.
-    gc.collect()
-    gc.freeze()
+    footprint.settle()
     log.info("listening on %s:%s and %s", *tcp.getsockname()[:2], settings.layout.gateway_socket)
     try:
         server.run(sockets=[tcp, unix])

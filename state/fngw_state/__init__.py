@@ -11,5 +11,6 @@
 ``watch``     pub/sub that notices a dead peer
 ``layout``    paths of the data and run directories
 ``settings``  what all server rooms share of the ``FNGW_*`` variables
+``footprint`` gives back the memory that a start took, and no longer needs
 ``health``    asks a server on a Unix socket whether it is well, for containers' health checks
 """

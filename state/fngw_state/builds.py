@@ -15,15 +15,16 @@ import dataclasses
 import hashlib
 import json
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
-from rq import Queue
-from rq.serializers import JSONSerializer
 
 from fngw.spec import DeploymentSpec
 from fngw_state import keys
 from fngw_state.records import BuildRequest
+
+if TYPE_CHECKING:
+    from rq import Queue
 
 #: The builder's function.
 JOB = "fngw_builder.jobs.build"
@@ -86,6 +87,14 @@ def connect(url: str) -> Redis:
     return Redis.from_url(url, socket_connect_timeout=5, **over_tcp)
 
 
+def _queue(connection: Redis) -> Queue:
+    """Return the queue of builds. RQ is 6 MiB: a controller has it from its first build on."""
+    from rq import Queue
+    from rq.serializers import JSONSerializer
+
+    return Queue(keys.BUILDS_QUEUE, connection=connection, serializer=JSONSerializer)
+
+
 def enqueue(connection: Redis, request: BuildRequest, attempt: str | None = None) -> str:
     """Ask for a build, whether or not one is under way; return the job's id.
 
@@ -97,8 +106,7 @@ def enqueue(connection: Redis, request: BuildRequest, attempt: str | None = None
     key = request_key(request)
     # What an earlier build said is not about this one.
     connection.delete(keys.BUILD_LOG + key, keys.BUILD_PROGRESS + key)
-    queue = Queue(keys.BUILDS_QUEUE, connection=connection, serializer=JSONSerializer)
-    queue.enqueue_call(
+    _queue(connection).enqueue_call(
         func=JOB,
         args=[request.to_json()],
         timeout=JOB_TIMEOUT_S,
@@ -112,8 +120,7 @@ def enqueue(connection: Redis, request: BuildRequest, attempt: str | None = None
 
 def queued(connection: Redis, key: str) -> bool:
     """Whether a job for this build waits for a builder."""
-    queue = Queue(keys.BUILDS_QUEUE, connection=connection, serializer=JSONSerializer)
-    return any(job_id.startswith(f"build-{key}-") for job_id in queue.get_job_ids())
+    return any(job_id.startswith(f"build-{key}-") for job_id in _queue(connection).get_job_ids())
 
 
 def under_way(connection: Redis, key: str) -> bool:
@@ -127,7 +134,7 @@ def under_way(connection: Redis, key: str) -> bool:
 
 def cancel(connection: Redis, key: str) -> None:
     """Stop a build that nobody waits for any more, whether it waits for a builder or is under way."""
-    queue = Queue(keys.BUILDS_QUEUE, connection=connection, serializer=JSONSerializer)
+    queue = _queue(connection)
     for job_id in queue.get_job_ids():
         if job_id.startswith(f"build-{key}-"):
             queue.remove(job_id)

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fngw_supervisor import datadir, redis
 from fngw_supervisor import say as saying
+from fngw_supervisor.aside import aside
 from fngw_supervisor.crew import Crew
 from fngw_supervisor.engine import ask_docker, choose_engine
 from fngw_supervisor.lock import Lock, Running
@@ -51,7 +52,7 @@ def up(
     lock = take_lock(layout.data, say)
     try:
         say("data", str(layout.data))
-        engine = choose_engine(settings.engine, ask_docker)
+        engine = choose_engine(settings.engine, lambda: aside(ask_docker))
         for note in engine.notes:
             say("engine", note)
         with listening(settings.host, settings.port, layout.gateway_socket) as sockets:

@@ -7,6 +7,7 @@ Whatever NVML fails with, what was seen last stays known: a driver that is reloa
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import dataclasses
 import logging
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ log = logging.getLogger(__name__)
 #: Errors that programs cause, not devices (NVIDIA's own device plugin for Kubernetes leaves out the same):
 #: https://docs.nvidia.com/deploy/xid-errors/
 USERS_XIDS = frozenset({13, 31, 43, 45, 68, 109})
+
+
+#: The driver's own part of NVML; the module loads it by the same name.
+DRIVER = "libnvidia-ml.so.1"
 
 
 class NvmlGpus:
@@ -47,6 +52,8 @@ class NvmlGpus:
             self._start()
         except ImportError:
             return Seen(reason="nvidia-ml-py is not installed")
+        except OSError as error:
+            return Seen(reason=f"NVML fails: {error}")  # there is no driver
         except self._nvml.NVMLError as error:
             return self._lost(error)
         try:
@@ -58,6 +65,7 @@ class NvmlGpus:
 
     def _start(self) -> None:
         if self._nvml is None:
+            ctypes.CDLL(DRIVER)  # without one, importing the module would only cost memory
             import pynvml
 
             self._nvml = pynvml

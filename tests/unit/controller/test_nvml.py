@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from fngw_controller.inventory import nvml
 from fngw_controller.inventory.fake_nvml import FakeGpu, FakeNvml
 from fngw_controller.inventory.nvml import NvmlGpus
 from fngw_state.resources import Device
@@ -108,8 +109,16 @@ async def test_a_driver_that_fails_midway_is_no_reason_to_forget(library: FakeNv
 
 
 async def test_without_the_library_there_are_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nvml, "DRIVER", None)  # this process itself: it is there
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert (await NvmlGpus().read()).reason == "nvidia-ml-py is not installed"
+
+
+async def test_without_a_driver_the_library_is_not_even_imported(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nvml, "DRIVER", "libno-such-driver.so.1")
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    assert (await NvmlGpus().read()).reason.startswith("NVML fails: libno-such-driver.so.1")
+    assert "pynvml" not in sys.modules
 
 
 async def test_this_machines_own_driver_or_its_absence():
