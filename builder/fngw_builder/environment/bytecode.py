@@ -24,10 +24,10 @@ class Compiler(Protocol):
     """Runs the script, with the right interpreter in the right place."""
 
     def compile(self, stage: Path, prefix: str) -> None:
-        """Put byte-code beside every module that lies in ``stage``.
+        """Put byte-code beside every module of ``stage`` that has none.
 
         Args:
-            stage: the environment; nothing in it is byte-code yet.
+            stage: the environment; of each package, all modules have byte-code or none.
             prefix: the absolute path where it will lie.
 
         Raises:
@@ -63,7 +63,7 @@ class LocalCompiler:
                 raise failure(errors.read() or f"{interpreter} ended with the status {script.returncode}")
 
 
-def command(python: str, stage: str, prefix: str, jobs: int) -> list[str]:
+def command(python: str, stage: str, prefix: str, jobs: int, made: str = "") -> list[str]:
     """Return the command line that compiles; it wants `VARIABLES` as its only environment variables.
 
     Args:
@@ -71,10 +71,11 @@ def command(python: str, stage: str, prefix: str, jobs: int) -> list[str]:
         stage: the environment's path there.
         prefix: the environment's final path.
         jobs: how many processes compile at once.
+        made: the folder for the byte-code, likewise; empty: it goes beside the modules.
     """
     script = Path(bytecode_script.__file__).read_text("utf-8")
     # Without site: no package of the environment runs. With -c, no folder of the builder's is on the module path.
-    return [python, "-s", "-S", "-W", "ignore", "-c", script, stage, prefix, str(jobs)]
+    return [python, "-s", "-S", "-W", "ignore", "-c", script, stage, prefix, str(jobs), made or stage]
 
 
 def relay(output: Iterable[str], report: Report) -> None:

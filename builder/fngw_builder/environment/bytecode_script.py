@@ -12,10 +12,12 @@ anything is written. Files are known by their final paths.
 Constant sets are written in the order of their members' hashes, which are addresses for None and Ellipsis (until
 Python 3.11, which sorts them; bpo-37596): until then, such sets are made when they are needed.
 
+Packages are compiled apart, so that what one comes to does not depend on which others are there: it can be kept.
+A module that has byte-code already is left alone; of a package, all modules have it or none. Byte-code goes beside
+the modules, or, by its path, into the folder MADE.
+
 Each line of output is a number of files done, and their total. A file that cannot be compiled is left out, as pip
-does: templates and Python 2's leftovers are not meant to be. It ends with 1 when a file cannot be written. A module
-that has byte-code already is left alone. Packages are compiled apart, so that what one comes to does not depend on
-which others are there: it can be kept. Byte-code goes beside the modules, or, by its path, into the folder MADE.
+does: templates and Python 2's leftovers are not meant to be. It ends with 1 when a file cannot be written.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import py_compile
 import signal
 import sys
 from types import CodeType
-from typing import Any, Dict, Iterable, Iterator, List
+from typing import Any, Dict, List
 
 #: Of sources, for one child: large enough that starting it costs little, small enough that none is late.
 PART_BYTES = 512 * 1024
@@ -37,7 +39,7 @@ UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
 
 
 def main(stage: str, prefix: str, jobs: int, made: str) -> None:
-    """Compile what lies in the library folders under ``stage``, with ``jobs`` processes."""
+    """Compile what has no byte-code in ``stage``, with ``jobs`` processes, as if it lay in ``made``."""
     waiting = parts(stage, modules(stage))
     total, done = sum(map(len, waiting)), 0
     running: Dict[int, int] = {}
@@ -55,40 +57,45 @@ def main(stage: str, prefix: str, jobs: int, made: str) -> None:
     finally:
         for child in running:
             os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
-def modules(stage: str) -> Iterator[str]:
-    """Yield the paths of all modules without byte-code."""
-    library = os.path.join(stage, "lib")
-    for version in os.listdir(library):
-        root = os.path.join(library, version)
-        if version.startswith("python") and not os.path.islink(root):
-            for folder, _, files in os.walk(root):
-                for path in (os.path.join(folder, name) for name in files if name.endswith(".py")):
-                    if os.path.isfile(path) and not os.path.exists(importlib.util.cache_from_source(path)):
-                        yield path
+def modules(stage: str) -> List[str]:
+    """List what is to be compiled, relative to ``stage``."""
+    found = []
+    for folder, _, names in os.walk(os.path.join(stage, "lib")):
+        for path in (os.path.join(folder, name) for name in names if name.endswith(".py")):
+            inside, cached = path[len(stage) + 1 :], importlib.util.cache_from_source(path)
+            if package(inside) and os.path.isfile(path) and not os.path.islink(path) and not os.path.exists(cached):
+                found.append(inside)
+    return found
 
 
 def package(path: str) -> str:
-    """Return where a module's package lies: a folder in a library, or, for modules alone, the library itself.
+    """Return what a module belongs to: the standard library, or what is at the top of site-packages.
 
     Args:
-        path: relative to the environment: ``"lib/python3.11/site-packages/redis/client.py"``.
+        path: relative to the environment's root.
+
+    Returns:
+        a path likewise, ``lib/python3.11`` or ``lib/python3.11/site-packages/numpy``; or empty: no library's.
     """
-    folders = path.split("/")[:-1]
-    return "/".join(folders[: 4 if folders[2:3] == ["site-packages"] else 3])
+    steps = path.split("/")
+    if len(steps) < 3 or steps[0] != "lib" or not steps[1].startswith("python"):
+        return ""
+    return "/".join(steps[:4] if steps[2] == "site-packages" else steps[:2])
 
 
-def parts(stage: str, paths: Iterable[str]) -> List[List[str]]:
-    """Split modules into parts of about the same work; only the package that a part is of decides where."""
+def parts(stage: str, paths: List[str]) -> List[List[str]]:
+    """Split modules into parts of about the same work; each package decides for itself where."""
     found: List[List[str]] = []
-    left, last = 0, ""
-    for of, path in sorted((package(os.path.relpath(path, stage)), path) for path in paths):
-        if left <= 0 or of != last:
+    now, left = "", 0
+    for mine, path in sorted((package(path), path) for path in paths):
+        if mine != now or left <= 0:
             found.append([])
-            left, last = PART_BYTES, of
+            now, left = mine, PART_BYTES
         found[-1].append(path)
-        left -= os.stat(path).st_size
+        left -= os.stat(os.path.join(stage, path)).st_size
     return found
 
 
@@ -104,7 +111,7 @@ def start(part: List[str], stage: str, prefix: str, made: str) -> int:
         for path in part:
             if os.getppid() != parent:
                 break  # it was killed: nobody waits for this
-            compile_one(path, prefix + path[len(stage) :], made + path[len(stage) :])
+            compile_one(os.path.join(stage, path), os.path.join(prefix, path), os.path.join(made, path))
         else:
             status = 0
     except OSError as error:
@@ -114,7 +121,7 @@ def start(part: List[str], stage: str, prefix: str, made: str) -> int:
 
 
 def compile_one(source: str, final: str, made: str) -> None:
-    """Write the byte-code of one file beside ``made``."""
+    """Write the byte-code of one file as if it lay at ``made``, and for it to lie at ``final``."""
     try:
         target = importlib.util.cache_from_source(made)
         py_compile.compile(source, target, final, doraise=True, invalidation_mode=UNCHECKED)

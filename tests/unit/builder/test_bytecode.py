@@ -93,6 +93,32 @@ def test_byte_code_names_final_paths_and_is_used_unchecked(tmp_path: Path, own: 
     assert code.co_filename == f"{PREFIX}/lib/python{own.xy}/json/decoder.py"
 
 
+def test_neighbours_do_not_decide_a_packages_bytes(tmp_path: Path, own: Interpreter) -> None:
+    """So it can be kept: compiled beside others, alone, and when those have byte-code already."""
+    whole = library(tmp_path / "whole", own) / "site-packages"
+    for name in ("email", "json", "logging"):
+        shutil.copytree(whole.parent / name, whole / f"my_{name}")
+    alone = tmp_path / "alone" / whole.relative_to(tmp_path / "whole")
+    shutil.copytree(whole / "my_json", alone / "my_json")
+    first = compiled(tmp_path / "whole", own)
+    second = compiled(tmp_path / "alone", own)
+    mine = {path: data for path, data in first.items() if "my_json" in path}
+    assert mine == second
+    shutil.rmtree(whole / "my_json" / "__pycache__")
+    assert compiled(tmp_path / "whole", own) == first
+
+
+def test_byte_code_can_go_elsewhere(tmp_path: Path, own: Interpreter) -> None:
+    library(tmp_path / "stage", own)
+    made, stage = tmp_path / "made", tmp_path / "stage"
+    made.mkdir()
+    line = bytecode.command(str(own.executable), str(stage), PREFIX, 2, str(made))
+    subprocess.run(line, env=bytecode.VARIABLES, stdout=subprocess.DEVNULL, check=True)
+    assert not list(stage.rglob("*.pyc"))
+    found = {str(path.relative_to(made)): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    assert found == compiled(stage, own)
+
+
 def test_a_module_that_cannot_be_compiled_is_left_out(tmp_path: Path, own: Interpreter) -> None:
     lib = library(tmp_path, own)
     files = compiled(tmp_path, own)
@@ -174,7 +200,7 @@ def test_a_cancelled_build_leaves_no_process(tmp_path: Path, own: Interpreter) -
 
     with pytest.raises(Stop):
         LocalCompiler(own.executable, Cancelling()).compile(tmp_path / "stage", PREFIX)
-    assert not processes_that_name(tmp_path)
+    assert_nobody_names(tmp_path)
 
 
 def test_the_script_ends_when_its_parent_is_killed(tmp_path: Path, own: Interpreter) -> None:
@@ -185,10 +211,15 @@ def test_the_script_ends_when_its_parent_is_killed(tmp_path: Path, own: Interpre
         assert script.stdout is not None
         script.stdout.readline()
         script.send_signal(signal.SIGKILL)
+    assert_nobody_names(tmp_path)
+
+
+def assert_nobody_names(path: Path) -> None:
+    """Soon: a process that was forked while its parent was being ended notices after the file at hand."""
     deadline = time.monotonic() + 10
-    while processes_that_name(tmp_path) and time.monotonic() < deadline:
+    while processes_that_name(path) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not processes_that_name(tmp_path)
+    assert not processes_that_name(path)
 
 
 def processes_that_name(path: Path) -> list[str]:
