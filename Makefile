@@ -65,6 +65,7 @@ bench: env engine images  ## measure; prints ratios from interleaved runs
 	@$(BIN)/python bench/redeploy.py
 	@$(BIN)/python bench/reconfigure.py
 	@$(BIN)/python bench/memory.py
+	@$(BIN)/python bench/builds.py
 	@$(BIN)/python bench/dataplane.py
 
 lock: env  ## resolve the environment anew

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import tarfile
 import tempfile
 import time
@@ -17,14 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from fngw_builder.environment import bytecode
+from fngw_builder.environment import bytecode, bytecode_cache
 from fngw_builder.images import translated
 from fngw_builder.report import Report
+from fngw_builder.tar_layer import Writer
 
-STAGE = "/tmp/stage"
+STAGE, MADE = "/tmp/stage", "/tmp/made"
 ROLE = {"org.fngw.role": "compile"}
 #: A container that a killed builder left; no compilation takes this long.
 ABANDONED_AFTER_S = 3600
+#: Of what the engine sends, at once.
+CHUNK = 1 << 20
 
 
 class ContainerCompiler:
@@ -58,13 +60,13 @@ class ContainerCompiler:
             if status:
                 log = self._client.logs(container, stdout=False, stderr=True, tail=50).decode(errors="replace")
                 raise bytecode.failure(log or f"{self._interpreter} ended with the status {status}")
-            stream, _ = self._client.get_archive(container, STAGE)
+            stream, _ = self._client.get_archive(container, MADE, chunk_size=CHUNK)
             take(stream, stage)
 
     @contextmanager
     def _container(self, prefix: str) -> Iterator[str]:
         self._remove_abandoned()
-        line = bytecode.command(self._interpreter, STAGE, prefix, os.cpu_count() or 1)
+        line = bytecode.command(self._interpreter, STAGE, prefix, os.cpu_count() or 1, MADE)
         container = self._client.create_container(
             self._image,
             entrypoint=line[:1],
@@ -88,14 +90,18 @@ class ContainerCompiler:
 
 @contextmanager
 def sources(stage: Path) -> Iterator[IO[bytes]]:
-    """Open a tar of all that can be compiled."""
+    """Open a tar of all that is to be compiled."""
     with tempfile.TemporaryFile() as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for path in sorted(stage.rglob("*.py")):
-                if path.is_file() and not path.is_symlink():
-                    tar.add(path, f"{STAGE}/{path.relative_to(stage)}", recursive=False)
-        file.seek(0)
-        yield file
+        layer = Writer(file)
+        layer.directory(MADE.strip("/"))  # even if nothing can be compiled
+        modules = bytecode_cache.modules(stage)
+        done = bytecode_cache.compiled(stage, modules)
+        for path in modules:
+            if path not in done:
+                with (stage / path).open("rb", buffering=0) as content:
+                    size = os.fstat(content.fileno()).st_size
+                    layer.regular(f"{STAGE}/{path}".strip("/"), 0o644, size, content)
+        yield layer.finish().file
 
 
 def take(stream: Iterator[bytes], stage: Path) -> None:
@@ -107,8 +113,7 @@ def take(stream: Iterator[bytes], stage: Path) -> None:
                 assert content is not None  # it is a regular file
                 path = stage / member.name.partition("/")[2]
                 path.parent.mkdir(exist_ok=True)
-                with path.open("wb") as out:
-                    shutil.copyfileobj(content, out)
+                path.write_bytes(content.read())
 
 
 class _Readable(io.RawIOBase):

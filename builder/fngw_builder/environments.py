@@ -23,6 +23,7 @@ from fngw_builder import plan as planning
 from fngw_builder.container_compiler import ContainerCompiler
 from fngw_builder.environment import cuda, requirements
 from fngw_builder.environment.bytecode import Compiler, LocalCompiler
+from fngw_builder.environment.bytecode_cache import CachingCompiler
 from fngw_builder.environment.cache import Cache
 from fngw_builder.environment.lock import Lock, LockStore
 from fngw_builder.environment.solve import solve
@@ -103,7 +104,7 @@ class Environments:
                         f"{protocol.REUSED_LINE}{plan.key[:12]} ({(found.size - base.size) / 1e6:.0f} MB)"
                     )
                     return Below(plan.tag, found, base, lock.digest)
-                compiler = self._image_compiler(engine, base, target)
+                compiler = self._image_compiler(engine, base, target, lock)
                 with self._staged(lock, target, compiler, files) as folder:
                     made = self._layered(engine, base, plan, folder)
         self._cache.trim()
@@ -169,10 +170,14 @@ class Environments:
             self._report.say(f"environment {layer.diff_id}: {layer.files} files, {layer.size / 1e6:.0f} MB")
             return engine.add(base, [layer], plan, self._report)
 
-    def _image_compiler(self, engine: images.Images, base: Image, target: Target) -> Compiler:
+    def _image_compiler(self, engine: images.Images, base: Image, target: Target, lock: Lock) -> Compiler:
+        compiler: Compiler
         if self.brings_python:
-            return LocalCompiler(None, self._report)
-        return ContainerCompiler(engine.client, base.id, target.interpreter, self._report)
+            compiler = LocalCompiler(None, self._report)
+            python = next(package.sha256 for package in lock.conda if package.name == "python")
+        else:
+            compiler, python = ContainerCompiler(engine.client, base.id, target.interpreter, self._report), base.id
+        return CachingCompiler(compiler, self._settings.layout.cache, python)
 
     def _cuda(self) -> str | None:
         return host.cuda() if self._settings.cuda == "auto" else self._settings.cuda or None

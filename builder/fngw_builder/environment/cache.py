@@ -1,8 +1,9 @@
 """The caches that environments are built from, kept below a size: what was not used for longest goes first.
 
-``<data>/cache`` holds ``packages`` (conda's, unpacked), ``uv`` (wheels, unpacked, and pages of indexes) and
-``repodata``; ``stage`` and ``locks`` are builds under way. Every build holds a claim and notes what it uses; what
-was used since the oldest claim stays. What goes is renamed first, so that nobody sees it half removed.
+``<data>/cache`` holds ``packages`` (conda's, unpacked), ``uv`` (wheels, unpacked, and pages of indexes),
+``bytecode`` (of packages) and ``repodata``; ``stage`` and ``locks`` are builds under way. Every build holds a claim
+and notes what it uses; what was used since the oldest claim stays. What goes is renamed first, so that nobody sees
+it half removed.
 
 Neighbour: `claims`.
 """
@@ -26,7 +27,7 @@ from fngw_builder.environment import claims, wheel_files
 log = logging.getLogger(__name__)
 
 LOCKS, STAGE, TRASH = "locks", "stage", "trash"
-KINDS = ("packages", "uv", "repodata")
+KINDS = ("packages", "uv", "bytecode", "repodata")
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ class Cache:
         uv = self._folder / "uv"
         for path in self._folder.glob("packages/*/"):
             yield _entry(path, "packages", measured(path), partial=path.name.startswith("."))
+        for path in self._folder.glob("bytecode/*/"):
+            yield _entry(path, "bytecode", measured(path), partial=path.name.startswith("."))
         for path in uv.glob("archive-v*/*/"):
             yield _entry(path, "uv", measured(path))
         for path in uv.glob(".tmp*"):

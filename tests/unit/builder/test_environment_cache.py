@@ -110,7 +110,7 @@ def wheel(folder: Path) -> Callable[..., Path]:
 
 
 def test_sizes_are_those_on_disk(folder: Path, package: Callable[..., Path], wheel: Callable[..., Path]) -> None:
-    assert Cache(folder, 0).sizes() == {"packages": 0, "uv": 0, "repodata": 0}
+    assert Cache(folder, 0).sizes() == {"packages": 0, "uv": 0, "bytecode": 0, "repodata": 0}
     package("a-1-0", 100)
     wheel("b")
     (folder / "repodata").mkdir()
@@ -179,7 +179,7 @@ def test_pruning_empties_everything(folder: Path, package: Callable[..., Path], 
     (folder / "repodata").mkdir()
     (folder / "repodata" / "x.json").write_bytes(bytes(10 * KB))
     assert Cache(folder, 1 << 30).prune() >= 200 * KB
-    assert Cache(folder, 0).sizes() == {"packages": 0, "uv": 0, "repodata": 0}
+    assert Cache(folder, 0).sizes() == {"packages": 0, "uv": 0, "bytecode": 0, "repodata": 0}
     assert not [path for name in ("packages", "uv", "repodata", "trash") for path in folder.glob(name)]
 
 

@@ -57,7 +57,7 @@ def test_all_is_well() -> None:
     assert not any(check.hint for check in checks(FACTS))
     assert found(FACTS, "caches").message == (
         "3.0 GiB of 20.0 GiB of downloads are kept "
-        "(conda packages 2.0 GiB, wheels 1.0 GiB, channels' indexes 1.0 MiB)"
+        "(conda packages 2.0 GiB, wheels 1.0 GiB, byte-code 0 KiB, channels' indexes 1.0 MiB)"
     )
     assert found(FACTS, "gpus").message == "no GPUs: no driver"
 
