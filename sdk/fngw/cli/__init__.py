@@ -9,8 +9,8 @@
 ``completion``, ``shapes``, ``shells``   completing in a shell: the command, what there is to complete, the scripts
 ``manifest``, ``difference``   the file of ``fngw apply``, and what it would change
 ``here``     what can be seen of this machine without a gateway
-``up``, ``deploy``, ``apply``, ``build``, ``inspect``, ``doctor``, ``gpus``, ``change``, ``call``   the commands
-themselves, a group each
+``up``, ``deploy``, ``apply``, ``build``, ``inspect``, ``doctor``, ``gpus``, ``change``, ``call``, ``calls``   the
+commands themselves, a group each
 
 Nothing but the catalog is imported for ``--version`` and the top ``--help``: they take less than 150 ms.
 """

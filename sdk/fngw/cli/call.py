@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from fngw.cli import report
 from fngw.cli.options import AsJson, Name, Timeout, Token, Url, use_gateway
 from fngw.cli.values import data_value
 from fngw.errors import FngwError
+from fngw.handles import DeploymentHandle
 from fngw.protocol import DEFAULT_METHOD
 
 EXAMPLES = {
@@ -18,6 +18,7 @@ EXAMPLES = {
         "fngw call Greeter --data '\"Ada\"'",
         "fngw call Model --method predict --data '[1, 2, 3]'",
         "fngw call Model --method predict --data @input.json --json",
+        "fngw call Model --async --data @input.json",
         "echo '{\"x\": 1}' | fngw call Model --data -",
     ),
 }
@@ -30,6 +31,9 @@ def call(
         str | None,
         typer.Option("--data", metavar="JSON|@file|-", help="The argument; - is stdin.", show_default=False),
     ] = None,
+    later: Annotated[
+        bool, typer.Option("--async", help="Put it into the queue and print its id: see fngw calls.")
+    ] = False,
     timeout: Timeout = None,
     url: Url = None,
     token: Token = None,
@@ -38,28 +42,25 @@ def call(
     """Call a deployment, as a handle does, and print what it returns.
 
     The data is the one argument, whatever JSON it is (a list is one list); without --data there is none. A string
-    is printed as it is, bytes too, anything else as JSON. With --json: {"result": VALUE}.
+    is printed as it is, bytes too, anything else as JSON. With --json: {"result": VALUE}; with --async as well:
+    {"id", "status"}.
     """
-    from fngw.handles import DeploymentHandle
-
     arguments = () if data is None else (data_value(data),)
     use_gateway(url, token)
+    handle = DeploymentHandle(name).options(method_name=method or DEFAULT_METHOD)
+    if later:
+        _submit(handle, arguments, as_json)
+        return
     try:
-        handle = DeploymentHandle(name).options(method_name=method or DEFAULT_METHOD)
         result = handle.remote(*arguments).result(timeout)
     except TimeoutError as error:
         raise FngwError(str(error), code="timeout", hint="give it longer with --timeout") from None
+    report.show_result(result, as_json)
+
+
+def _submit(handle: DeploymentHandle, arguments: tuple[Any, ...], as_json: bool) -> None:
+    submitted = handle.submit(*arguments)
     if as_json:
-        report.show_json({"result": result})
+        report.show_json({"id": submitted.id, "status": submitted.status()})
     else:
-        _print(result)
-
-
-def _print(result: Any) -> None:
-    if isinstance(result, bytes):
-        sys.stdout.buffer.write(result)
-        sys.stdout.buffer.flush()
-    elif isinstance(result, str):
-        print(result)
-    elif result is not None:
-        report.show_json(result)
+        print(submitted.id)

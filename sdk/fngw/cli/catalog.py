@@ -29,6 +29,7 @@ COMMANDS = (
     Command("status", "inspect", "status", "Deployments", "show one deployment and its replicas"),
     Command("logs", "inspect", "logs", "Deployments", "show what a deployment logs, or its build"),
     Command("call", "call", "call", "Deployments", "call a deployment and print the result"),
+    Command("calls", "calls", "calls", "Deployments", "look at queued calls, their results; cancel, try again"),
     Command("versions", "inspect", "versions", "Deployments", "list the versions that were rolled out"),
     Command("rollback", "change", "rollback", "Deployments", "go back to an earlier version"),
     Command("scale", "change", "scale", "Deployments", "change the number of replicas"),

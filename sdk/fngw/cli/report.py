@@ -20,9 +20,9 @@ INTERRUPTED = 130  # as shells count: 128 + SIGINT
 USAGE_CODE = "usage"
 _GOOD, _SO_SO, _BAD = "32", "33", "31"  # green, yellow, red
 _COLOURS = {
-    **dict.fromkeys(("HEALTHY", "READY", "ok"), _GOOD),
-    **dict.fromkeys(("UPDATING", "STARTING", "DRAINING", "DELETING", "warning"), _SO_SO),
-    **dict.fromkeys(("UNHEALTHY", "FAILED", "problem"), _BAD),
+    **dict.fromkeys(("HEALTHY", "READY", "ok", "finished"), _GOOD),
+    **dict.fromkeys(("UPDATING", "STARTING", "DRAINING", "DELETING", "warning", "running"), _SO_SO),
+    **dict.fromkeys(("UNHEALTHY", "FAILED", "problem", "failed"), _BAD),
 }
 
 
@@ -60,6 +60,19 @@ def show_json(value: Any) -> None:
     """Print a value as JSON: indented for people, on one line for programs."""
     indent = 2 if sys.stdout.isatty() else None
     print(json.dumps(value, indent=indent, ensure_ascii=False, default=jsonable), flush=True)
+
+
+def show_result(value: Any, as_json: bool) -> None:
+    """Print what a function returned: text and bytes as they are, anything else as JSON."""
+    if as_json:
+        show_json({"result": value})
+    elif isinstance(value, bytes):
+        sys.stdout.buffer.write(value)
+        sys.stdout.buffer.flush()
+    elif isinstance(value, str):
+        print(value)
+    elif value is not None:
+        show_json(value)
 
 
 def jsonable(value: Any) -> Any:

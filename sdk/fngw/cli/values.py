@@ -11,7 +11,7 @@ from typing import Any
 from fngw.cli.report import usage_error
 
 #: Options whose values are text: ``--set python=3.11`` is no number.
-_TEXT_OPTIONS = frozenset({"name", "version", "prev_version", "python", "working_dir", "route_prefix"})
+_TEXT_OPTIONS = frozenset({"name", "version", "prev_version", "python", "working_dir", "route_prefix", "schedule"})
 
 
 def json_or_text(text: str) -> Any:

@@ -37,12 +37,10 @@ def says(raw: bytes, *more: bytes) -> Script:
     return script
 
 
-async def result_of(
-    desk: Desk, script: Script, method: str = "POST", headers: str = "", body: bytes = b""
-) -> Message:
+async def result_of(desk: Desk, script: Script, method: str = "POST") -> Message:
     """Make a call of a function, and return its result once it has ended."""
     await desk.one(script)
-    asked = await desk.later(method, "/f", headers, body)
+    asked = await desk.later(method, "/f")
     assert asked.status == 202
     call_id = str(asked.get("location"))
     ended = await desk.ask("GET", f"{call_id}?wait=20")
@@ -73,8 +71,9 @@ async def test_the_function_sees_the_request_as_it_was_and_which_attempt_it_is(d
 
 async def test_a_result_is_given_as_the_function_gave_it(desk: Desk) -> None:
     raw = (
-        b"HTTP/1.1 418 I'm a teapot\r\nset-cookie: a=1; Path=/\r\nset-cookie: b=2\r\nx-y: \xe9\r\nretry-after: 9\r\n"
-        b"content-type: text/x-tea\r\nfngw-secret: 1\r\nconnection: x-hop\r\nx-hop: 1\r\ncontent-length: 3\r\n\r\ntea"
+        b"HTTP/1.1 418 I'm a teapot\r\nset-cookie: a=1; Path=/\r\nset-cookie: b=2\r\nx-y: \xe9\r\n"
+        b"retry-after: 9\r\ncontent-type: text/x-tea\r\nfngw-secret: 1\r\n"
+        b"connection: x-hop\r\nx-hop: 1\r\ncontent-length: 3\r\n\r\ntea"
     )
     answer = await result_of(desk, says(raw))
     assert (answer.status, answer.body, answer.all("set-cookie")) == (418, b"tea", ["a=1; Path=/", "b=2"])
