@@ -250,8 +250,8 @@ class Reconciler:
         await self._rooms.routes.publish_and_wait()
         target = self._pinned(desired.target)
         settled = dataclasses.replace(desired, target=target, stable=target, failure=None)
+        await self._record_version(target)  # first: it is recorded once, however often this is tried
         if await self._rooms.store.put_desired(desired, settled):
-            await self._record_version(target)
             await self.emit(desired.target.number, "done", f"{self.name} is healthy")
         await self._artifacts.want_only({target.generation})
 
