@@ -19,6 +19,8 @@ OLDEST_REDIS = 7
 FULL, LOW = GIB // 2, 5 * GIB
 #: Shares of `maxmemory` and of the caches' limit that are worth a word.
 NEARLY = 0.9
+#: What is in the caches, by the builder's names for it.
+CACHED = {"packages": "conda packages", "uv": "wheels", "bytecode": "byte-code", "repodata": "channels' indexes"}
 #: Two per request: the client's connection and the replica's.
 FEW_FILES = 4096
 #: Seconds between two clocks that confuse ages and expiries.
@@ -243,9 +245,8 @@ def _surveyed(facts: Facts, survey: Mapping[str, Any]) -> Iterator[Check]:
 
 def _caches(sizes: Mapping[str, int], limit: int) -> Check:
     total = sum(sizes.values())
-    parts = {"conda packages": "packages", "wheels": "uv", "byte-code": "bytecode", "channels' indexes": "repodata"}
-    shown = ", ".join(f"{what} {size_text(sizes.get(kind, 0))}" for what, kind in parts.items())
-    text = f"{size_text(total)} of {size_text(limit)} of downloads are kept ({shown})"
+    shown = ", ".join(f"{CACHED.get(kind, kind)} {size_text(size)}" for kind, size in sizes.items())
+    text = f"the builder's caches: {size_text(total)} of {size_text(limit)} ({shown})"
     return Check("caches", OK, text, "`fngw prune` empties them" if total > NEARLY * limit else "")
 
 

@@ -87,7 +87,7 @@ def prune(
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """Empty the builder's caches of downloads: conda packages, wheels, channels' indexes.
+    """Empty the builder's caches: conda packages, wheels, their byte-code, channels' indexes.
 
     What is deployed, its environments and images, and locks stay; what builds under way use stays, too. The next
     environment is downloaded again.

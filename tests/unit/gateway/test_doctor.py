@@ -17,7 +17,7 @@ INFO |= {"maxmemory_policy": "noeviction", "aof_last_write_status": "ok", "aof_l
 DOCKER = {"name": "docker", "version": "27.1", "detail": "Docker 27.1"}
 PROCESS = {"name": "process", "version": "6.1", "detail": "local processes, without isolation"}
 SURVEY: dict[str, Any] = {
-    "cache": {"packages": 2 * GIB, "uv": GIB, "repodata": 1 << 20},
+    "cache": {"packages": 2 * GIB, "uv": GIB, "bytecode": 0, "repodata": 1 << 20},
     "cache_limit": 20 * GIB,
     "stored": {"sources": 1 << 20, "environments": 0, "locks": 1 << 10},
     "locks": 2,
@@ -56,7 +56,7 @@ def test_all_is_well() -> None:
     assert {check.state for check in checks(FACTS)} == {OK}
     assert not any(check.hint for check in checks(FACTS))
     assert found(FACTS, "caches").message == (
-        "3.0 GiB of 20.0 GiB of downloads are kept "
+        "the builder's caches: 3.0 GiB of 20.0 GiB "
         "(conda packages 2.0 GiB, wheels 1.0 GiB, byte-code 0 KiB, channels' indexes 1.0 MiB)"
     )
     assert found(FACTS, "gpus").message == "no GPUs: no driver"
