@@ -1,4 +1,4 @@
-"""``fngw calls`` and ``fngw call --async``, where the command line is all that matters; the rest is in tests/e2e."""
+"""``fngw calls`` and ``fngw call --async``: how the command line is read. What they do is in tests/e2e."""
 
 from __future__ import annotations
 
