@@ -11,6 +11,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from fngw_dispatcher.callbacks import CallbackSender, load_secret
 from fngw_dispatcher.desk import Desk
 from fngw_dispatcher.http import Client, unix
 from fngw_dispatcher.lane import Family, Lane
@@ -21,6 +22,7 @@ from fngw_dispatcher.shares import Shares
 from fngw_state import keys
 from fngw_state.call_work import CallWork
 from fngw_state.calls import Calls
+from fngw_state.cancellable import cancel
 from fngw_state.payloads import Payloads
 from fngw_state.store import LOST, Store
 from fngw_state.watch import watch
@@ -29,6 +31,8 @@ __all__ = ["Dispatcher"]
 
 log = logging.getLogger(__name__)
 
+#: Most callbacks under way, over all dispatchers.
+CALLBACKS = 50
 UPKEEP_AT_MOST_EVERY_S = 4.0
 RETRY_S = 0.5
 
@@ -67,17 +71,21 @@ class Dispatcher:
             claiming = [group.create_task(lane.run()) for lane in self._lanes()]
             log.info("dispatcher %s is ready", self.name)
             await self._stop.wait()
-            for task in claiming:
-                task.cancel()
+            await cancel(*claiming)
             await self._finish()
-            for task in tend:
-                task.cancel()
+            await cancel(*tend)
         await self._close(worker)
 
     def _lanes(self) -> list[Lane]:
         sender = Sender(self._client, self._work, self._calls)
         calls = Family("calls", keys.CALL_QUEUES, self._settings.dispatcher_calls, default_limit=1)
-        return [Lane(calls, self._desk, sender.send, lambda: self._shares.limits)]
+        callbacks = Family("callbacks", (keys.CALLBACKS_QUEUE,), CALLBACKS, default_limit=CALLBACKS)
+        secret = load_secret(self._settings.callback_secret, self._settings.layout.data)
+        caller = CallbackSender(self._calls, secret, self._settings.callback_networks)
+        return [
+            Lane(calls, self._desk, sender.send, lambda: self._shares.limits),
+            Lane(callbacks, self._desk, caller.send, dict),
+        ]
 
     def _background(self, worker: RqWorker) -> list[Coroutine[Any, Any, None]]:
         every = min(UPKEEP_AT_MOST_EVERY_S, self._settings.call_lease_s / 2)

@@ -19,7 +19,7 @@ from fngw_dispatcher.http import Answer, TooLarge, Unreached
 from fngw_state.call_records import CallFailure, Claimed
 from fngw_state.call_work import Ending
 
-__all__ = ["Clock", "back_off", "of_answer", "of_error"]
+__all__ = ["Clock", "again", "back_off", "failed", "of_answer", "of_error", "retry_after"]
 
 FIRST_BACK_OFF_S = 1.0
 LONGEST_BACK_OFF_S = 300.0
@@ -34,7 +34,7 @@ GONE = frozenset({"deployment_not_found", "route_not_found"})
 AGAIN = frozenset({408, 425, 429})
 
 #: Of the connection that an answer came by, not of the answer.
-_HOP = frozenset("connection keep-alive transfer-encoding content-length trailer upgrade proxy-connection".split())
+_HOP = frozenset("connection keep-alive transfer-encoding trailer upgrade proxy-connection".split())
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,13 @@ def of_answer(call: Claimed, answer: Answer, clock: Clock) -> Ending:
     code, message = _problem(answer)
     asked = retry_after(answer.header("retry-after"), clock.now)
     if answer.status == 404 and code in GONE:
-        error = _failure(call, clock, "deployment_gone", message or "its deployment is gone", 404)
-        return _ending(call, "failed", error=error)
+        return failed(call, "deployment_gone", message or "its deployment is gone", clock, 404)
     if answer.status < 500 and answer.status not in AGAIN:
-        return _with_result(_ending(call, "finished"), answer)
+        return _with_result(Ending(call.id, call.token, "finished"), answer)
     message = message or f"answered {answer.status}"
     if answer.status == 503 and code in UNSEEN:
-        error = _failure(call, clock, code, message, answer.status)
-        return _ending(call, "release", _delay(asked, UNSEEN_DELAY_S, clock), error)
-    error = _failure(call, clock, code or f"http_{answer.status}", message, answer.status)
-    ending = _retry_or_fail(call, error, asked, clock)
+        return _released(call, _failure(call, clock, code, message, 503), asked, clock)
+    ending = again(call, code or f"http_{answer.status}", message, clock, asked, answer.status)
     return _with_result(ending, answer) if ending.what == "failed" else ending
 
 
@@ -68,21 +65,44 @@ def of_error(call: Claimed, error: BaseException, clock: Clock) -> Ending:
     text = str(error) or type(error).__name__
     if isinstance(error, Unreached):
         failure = _failure(call, clock, "gateway_unreachable", f"no gateway answers: {text}")
-        return _ending(call, "release", _delay(None, UNSEEN_DELAY_S, clock), failure)
+        return _released(call, failure, None, clock)
     if isinstance(error, TooLarge):
-        failure = _failure(call, clock, "result_too_large", f"the answer is larger than a result may be: {text}")
-        return _ending(call, "failed", error=failure)
+        return failed(call, "result_too_large", f"the answer is larger than a result may be: {text}", clock)
     if isinstance(error, FileNotFoundError):
-        failure = _failure(call, clock, "payload_lost", "the file with its body is gone")
-        return _ending(call, "failed", error=failure)
-    code = "timeout" if isinstance(error, TimeoutError) else "connection_lost"
-    return _retry_or_fail(call, _failure(call, clock, code, text), None, clock)
+        return failed(call, "payload_lost", "the file with its body is gone", clock)
+    return again(call, "timeout" if isinstance(error, TimeoutError) else "connection_lost", text, clock)
 
 
-def _retry_or_fail(call: Claimed, error: CallFailure, asked: float | None, clock: Clock) -> Ending:
+def failed(call: Claimed, code: str, message: str, clock: Clock, status: int | None = None) -> Ending:
+    """Return the end of a call that is of no use to try again."""
+    return Ending(call.id, call.token, "failed", error=_failure(call, clock, code, message, status))
+
+
+def again(
+    call: Claimed,
+    code: str,
+    message: str,
+    clock: Clock,
+    asked: float | None = None,
+    status: int | None = None,
+) -> Ending:
+    """Return that a call is tried again, or the end of one whose attempts are used up.
+
+    Args:
+        call: which.
+        code, message: why.
+        clock: the time of the decision.
+        asked: the seconds that the other side asked for.
+        status: what it answered.
+    """
+    error = _failure(call, clock, code, message, status)
     if call.attempt >= call.allowed:
-        return _ending(call, "failed", error=error)
-    return _ending(call, "retry", _delay(asked, back_off(call.attempt), clock), error)
+        return Ending(call.id, call.token, "failed", error=error)
+    return Ending(call.id, call.token, "retry", _delay(asked, back_off(call.attempt), clock), error)
+
+
+def _released(call: Claimed, error: CallFailure, asked: float | None, clock: Clock) -> Ending:
+    return Ending(call.id, call.token, "release", _delay(asked, UNSEEN_DELAY_S, clock), error)
 
 
 def back_off(attempt: int) -> float:
@@ -137,10 +157,6 @@ def _problem(answer: Answer) -> tuple[str, str]:
 
 def _failure(call: Claimed, clock: Clock, code: str, message: str, status: int | None = None) -> CallFailure:
     return CallFailure(code, message[:2000], attempt=call.attempt, at=round(clock.now, 3), status=status)
-
-
-def _ending(call: Claimed, what: Any, delay_s: float = 0.0, error: CallFailure | None = None) -> Ending:
-    return Ending(call.id, call.token, what, delay_s=delay_s, error=error)
 
 
 def _with_result(ending: Ending, answer: Answer) -> Ending:

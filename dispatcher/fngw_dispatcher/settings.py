@@ -20,6 +20,11 @@ class DispatcherSettings(CallSettings):
         le=1,
         description="Share of a deployment's concurrent requests that queued calls may take; always at least one.",
     )
+    callback_secret: str | None = Field(
+        default=None,
+        repr=False,
+        description="What callbacks are signed with. Default: the data dir's callback-secret, made when needed.",
+    )
     dispatcher_stop_timeout_s: float = Field(
         default=10.0, ge=0, description="Seconds that a stopping dispatcher waits for its calls to end."
     )

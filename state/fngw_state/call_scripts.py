@@ -74,8 +74,11 @@ local function add(hash, name, n)
   if call('HINCRBY', hash, name, n) <= 0 then call('HDEL', hash, name) end
 end
 
+-- Callbacks and calls are worked on apart.
+local function family(queue) return queue == CALLBACKS_QUEUE and 'callbacks' or 'calls' end
+
 local function wake(queue)
-  local key = CALLS_WAKE .. (queue == CALLBACKS_QUEUE and 'callbacks' or 'calls')
+  local key = CALLS_WAKE .. family(queue)
   if call('LLEN', key) == 0 then call('RPUSH', key, '1') end
 end
 

@@ -23,7 +23,7 @@ local function leave(id, f)
   call('ZREM', RQ_STARTED .. f.queue, e)
   call('DEL', RQ_EXECUTION .. e, RQ_EXECUTIONS .. id)
   call('SREM', RQ_WORKER .. f.lease .. ':executions', e)
-  if call('SISMEMBER', CALLS_PARKED, f.deployment) == 1 then wake(f.queue) end
+  if call('SISMEMBER', CALLS_PARKED .. family(f.queue), f.deployment) == 1 then wake(f.queue) end
 end
 
 local function note(id, f, error)
@@ -104,14 +104,14 @@ local function start(id, queue, deployment)
 end
 
 local function park(id, queue, deployment)
-  call('SADD', CALLS_PARKED, deployment)
+  call('SADD', CALLS_PARKED .. family(queue), deployment)
   call('RPUSH', CALL_PARKED .. queue .. ':' .. deployment, id)
   call('ZADD', RQ_DEFERRED .. queue, num(t), id)
   call('HSET', RQ_JOB .. id, 'status', 'deferred')
 end
 
 -- First those that wait for their deployment's share, beginning with another deployment each time.
-local parked = call('SMEMBERS', CALLS_PARKED)
+local parked = call('SMEMBERS', CALLS_PARKED .. family(queues[1]))
 table.sort(parked)
 local waiting = {}
 for i = 1, #parked do
@@ -120,7 +120,7 @@ for i = 1, #parked do
   while #claimed < free and room(deployment) do
     local id, queue = pop(CALL_PARKED, ':' .. deployment)
     if not id then
-      call('SREM', CALLS_PARKED, deployment)
+      call('SREM', CALLS_PARKED .. family(queues[1]), deployment)
       waiting[deployment] = nil
       break
     end

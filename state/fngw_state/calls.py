@@ -32,6 +32,7 @@ from fngw_state.call_records import (
     NewCall,
     queue_of,
 )
+from fngw_state.cancellable import cancel
 from fngw_state.payloads import Payloads, digest_of
 from fngw_state.store import Store
 from fngw_state.watch import watch
@@ -86,9 +87,7 @@ class Calls:
     async def close(self) -> None:
         """Stop listening; waiters return at their next look."""
         if self._listener is not None:
-            self._listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listener
+            await cancel(self._listener)
             self._listener = None
 
     # -- making calls -------------------------------------------------------------------------------------

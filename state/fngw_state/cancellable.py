@@ -12,7 +12,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-__all__ = ["make_cancellable"]
+__all__ = ["cancel", "make_cancellable"]
 
 
 class _Cancellable:
@@ -32,3 +32,12 @@ def make_cancellable(redis: Redis) -> Redis:
     pool = redis.connection_pool
     pool.connection_class = type("CancellableConnection", (_Cancellable, pool.connection_class), {})
     return redis
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and return once all have ended. They are told again as long as they live: while Redis is away,
+    redis-py connects within ``asyncio.wait_for``, too."""
+    while alive := {task for task in tasks if not task.done()}:
+        for task in alive:
+            task.cancel()
+        await asyncio.wait(alive, timeout=0.5)

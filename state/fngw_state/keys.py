@@ -26,6 +26,7 @@ FENCE = PREFIX + "leader:fence"  # counter: the newest leader's token; older one
 CAPACITY = PREFIX + "capacity"  # string: Capacity as JSON; missing means that Redis was emptied: nothing is leased
 LEASES = PREFIX + "leases"  # hash: replica -> Lease as JSON
 RESERVED = PREFIX + "reserved"  # hash: deployment -> amounts that no other may take while replicas are replaced
+USAGE = PREFIX + "usage"  # string: Usage as JSON, what they really use; USAGE_TTL_MS; missing: nobody measures
 
 # -- gateways ---------------------------------------------------------------------------------------------
 GATEWAY = PREFIX + "gateway:"  # + gateway id; string: generation of the table it routes by; GATEWAY_TTL_MS
@@ -52,10 +53,10 @@ CALLS_OPEN = PREFIX + "calls-open"  # hash: deployment -> calls that have not en
 CALLS_RUNNING = PREFIX + "calls-running"  # hash: deployment -> calls under way
 CALLS_LEASES = PREFIX + "calls-leases"  # sorted set: id of a call under way, by the Unix time its lease ends
 CALLS_EXPIRY = PREFIX + "calls-expiry"  # sorted set: id of an ended call, by the Unix time it is forgotten
-CALLS_PARKED = PREFIX + "calls-parked"  # set of deployments with calls that wait for a share of their replicas
+CALLS_PARKED = PREFIX + "parked:"  # + "calls" or "callbacks"; set of deployments with calls that wait for room
 CALL_PARKED = PREFIX + "call-parked:"  # + queue + ":" + deployment; list of those ids, in the order of the queue
 CALLS_TURN = PREFIX + "calls-turn"  # counter: whose turn it is among priorities and deployments
-CALLS_WAKE = PREFIX + "wake:"  # + "calls" or "callbacks"; list: at most one element, wakes one idle dispatcher
+CALLS_WAKE = PREFIX + "wake:"  # + the same; list: at most one element, wakes one idle dispatcher
 PAYLOADS = PREFIX + "payloads"  # hash: digest -> how many records name the file
 PAYLOAD_SIZES = PREFIX + "payload-sizes"  # hash: digest -> bytes; "" -> their sum
 PAYLOADS_IDLE = PREFIX + "payloads-idle"  # sorted set: digest of a file that no record may name, by when it may go
@@ -97,6 +98,8 @@ CALL_CANCEL_CHANNEL = PREFIX + "call-cancel"  # payload: id of a call under way
 LEADER_TTL_MS = 6000
 #: A gateway that died stops holding up deploys within this; refreshed at a third of it.
 GATEWAY_TTL_MS = 6000
+#: Three measurements; older ones are told to nobody.
+USAGE_TTL_MS = 30_000
 #: Enough for the deploys a person still scrolls back to; about 200 bytes each.
 EVENTS_MAXLEN = 2000
 #: Those of a deleted deployment, for who follows its end, or looks a little later why it went.
