@@ -26,6 +26,7 @@ PACKAGES = (
     "controller/fngw_controller",
     "builder/fngw_builder",
     "runtime-image/fngw_runtime",
+    "dispatcher/fngw_dispatcher",
     "supervisor/fngw_supervisor",
 )
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
