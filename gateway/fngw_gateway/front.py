@@ -17,6 +17,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from fngw.coalescing import Coalescing
 from fngw.errors import FngwError
 from fngw_gateway.proxy import headers, problems
 
@@ -54,7 +55,7 @@ class Front(HttpToolsProtocol):
     # -- asyncio.Protocol ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(Coalescing(transport))  # type: ignore[arg-type]  # has all that is used of one
         # uvicorn's own timer, which the first byte ends, is set only after the first answer.
         self.timeout_keep_alive_task = self.loop.call_later(HEAD_S, self.timeout_keep_alive_handler)
 

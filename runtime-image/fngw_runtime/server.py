@@ -11,10 +11,21 @@ import inspect
 from typing import Any, ContextManager, Dict
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from fngw.coalescing import Coalescing
 from fngw_runtime.websocket import WebSocketProtocol
 
 __all__ = ["Server", "make_server"]
+
+
+class HttpProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type,unused-ignore]  # whichever uvicorn finds
+    """uvicorn's, writing an answer's head together with its body."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Wrap what writes."""
+        super().connection_made(Coalescing(transport))
+
 
 #: Seconds an idle connection stays open: long, because the gateway owns the pool and closes what it drops.
 KEEP_ALIVE = 3600
@@ -22,7 +33,7 @@ KEEP_ALIVE = 3600
 SETTINGS: Dict[str, Any] = {
     "interface": "asgi3",
     "loop": "none",  # the process made the loop
-    "http": "auto",
+    "http": HttpProtocol,
     "ws": WebSocketProtocol,
     "lifespan": "off",
     "log_config": None,  # logging belongs to the user's code

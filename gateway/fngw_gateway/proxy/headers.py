@@ -6,8 +6,8 @@ Hop-by-hop headers end here (RFC 9110 §7.6.1), those named in ``Connection`` in
 
 from __future__ import annotations
 
+import random
 import re
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +81,11 @@ def request_id(headers: Iterable[Header]) -> bytes:
     for name, value in headers:
         if name == REQUEST_ID and _VALID_ID.fullmatch(value):
             return value
-    return uuid.uuid4().hex.encode()
+    return _new_id()
+
+
+def _new_id() -> bytes:
+    return b"%032x" % random.getrandbits(128)  # no secret: uuid4 asks the kernel, and takes four times as long
 
 
 def read_request(scope: Any, drop: frozenset[bytes] = frozenset()) -> RequestHead:
@@ -114,7 +118,7 @@ def read_request(scope: Any, drop: frozenset[bytes] = frozenset()) -> RequestHea
     lines.append(b"x-forwarded-for: %b\r\n" % forwarded)
     lines.append(b"x-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n" % (scope["scheme"].encode(), host))
     if not head.request_id:
-        head.request_id = uuid.uuid4().hex.encode()
+        head.request_id = _new_id()
     lines.append(b"x-request-id: %b\r\n" % head.request_id)
     return head
 
