@@ -111,7 +111,7 @@ class Client:
                 try:
                     return await self._exchange(connection, method, request)
                 except _Stale:
-                    continue  # closed by the other side while it was idle: nothing of an answer had come
+                    continue
         return await self._exchange(await self._connect(), method, request)
 
     async def _connect(self) -> _Connection:
@@ -144,7 +144,8 @@ def _request(method: str, url: str, headers: Headers, body: bytes) -> bytes:
 
 
 class _Stale(Lost):
-    """A kept connection was closed before anything of the answer came."""
+    """A kept connection was closed by a side that had not read the request: a peer that closes with our bytes
+    unread resets the connection, one that has read them ends it plainly (http1.py of the SDK has the sources)."""
 
 
 class _Connection(asyncio.Protocol):
@@ -204,8 +205,8 @@ class _Connection(asyncio.Protocol):
             return
         if self._status >= 200 and self._until_close:
             self._complete()
-        elif self._used and not self._began:
-            self._fail(_Stale("closed while idle"))
+        elif self._used and not self._began and isinstance(error, (ConnectionResetError, BrokenPipeError)):
+            self._fail(_Stale(str(error)))
         else:
             self._fail(Lost(f"connection lost: {error or 'closed by the other side'}"))
 

@@ -52,8 +52,6 @@ async def test_a_call_reaches_the_function_and_its_answer_is_kept(site: Site) ->
 
 
 async def test_large_bodies_and_results_lie_in_files_until_they_expire(site: Site) -> None:
-    site.limits = CallLimits(result_ttl_s=1)
-    site.open()
     await site.dispatcher(call_result_ttl=1, call_lease_s=1)
 
     async def echo(request: Request) -> Answer:
