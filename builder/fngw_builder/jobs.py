@@ -98,7 +98,7 @@ def make(
     planning.check(request)
     if request.engine == "process":
         return local.make(request, settings, report)
-    with images.engine(settings.engine_timeout_s, note) as engine:
+    with images.engine(settings.engine_timeout_s, note, settings.registry) as engine:
         return image_build.make(request, settings, engine, report)
 
 
@@ -108,6 +108,8 @@ def killed(job: Any, pid: int, status: int, usage: object) -> None:
     Without it, the build would be asked for again, and an environment that takes more memory than there is would
     kill its builder for ever.
     """
+    if job.func_name != builds.JOB:  # an errand: whoever waits for its answer gives up by itself
+        return
     request = BuildRequest.from_json(job.args[0])
     error = BuildFailed(
         f"the build's process was killed (wait status {status})",
