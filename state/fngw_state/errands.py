@@ -37,8 +37,8 @@ class Builders:
 
 def builders(connection: Redis) -> Builders:
     """Return what RQ knows of the builders that live: the record of one that died expires."""
-    states = [worker.get_state() for worker in Worker.all(connection, serializer=JSONSerializer)]
     queue = Queue(keys.BUILDS_QUEUE, connection=connection, serializer=JSONSerializer)
+    states = [worker.get_state() for worker in Worker.all(queue=queue, serializer=JSONSerializer)]
     busy = states.count("busy")
     return Builders(idle=len(states) - busy, busy=busy, waiting=len(queue))
 
