@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Rich and Click look at these; tests must read the same on every machine.
 os.environ.pop("FORCE_COLOR", None)
 os.environ["NO_COLOR"] = "1"
-for _name in [n for n in os.environ if n.startswith("FNGW_")]:
+for _name in [n for n in os.environ if n.startswith("FNGW_") and not n.startswith("FNGW_TEST_")]:
     del os.environ[_name]
 
 
