@@ -12,7 +12,7 @@ BASE    ?=
 TESTS   ?= tests
 JOBS    ?= 2
 
-.PHONY: help env demo up test lint types imports unit engine images server-image lock bench clean
+.PHONY: help env demo up test lint types imports unit engine images server-image lock bench bench-peers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +67,9 @@ bench: env engine images  ## measure; prints ratios from interleaved runs
 	@$(BIN)/python bench/memory.py
 	@$(BIN)/python bench/builds.py
 	@$(BIN)/python bench/dataplane.py
+
+bench-peers: env  ## measure other servers against fngw: installs them from the package index for the time being (root)
+	@$(BIN)/python bench/peers.py
 
 lock: env  ## resolve the environment anew
 	@$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --generate-hashes --upgrade \

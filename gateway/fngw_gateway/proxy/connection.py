@@ -19,7 +19,7 @@ __all__ = ["HIGH_WATER", "Connection", "Lost", "Owner"]
 
 #: Bytes of an answer that wait to be taken before reading stops.
 HIGH_WATER = 256 * 1024
-#: What a Unix socket takes at once, where the system lets it (`net.core.wmem_max`): its own 208 KiB are less than one
+#: What a Unix socket takes at once, where the system lets it (`net.core.wmem_max`): its own 208 KiB are less than a
 #: read of a large body, every one of which then took two writes and a wait between them.
 SEND_BUFFER = 512 * 1024
 #: The largest head of an answer.
