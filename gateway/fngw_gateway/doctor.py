@@ -48,6 +48,7 @@ class RedisFacts:
         capacity: what the machine has, or None.
         behind: how many gateway processes there are, and how many of them route by an old table.
         builders: how many are idle and busy, and how many builds wait.
+        dispatchers: how many send calls that wait.
     """
 
     info: Mapping[str, Any]
@@ -57,6 +58,7 @@ class RedisFacts:
     capacity: Capacity | None = None
     gateways: tuple[int, int] = (1, 0)
     builders: tuple[int, int, int] = (0, 0, 0)
+    dispatchers: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def _checks(facts: Facts) -> Iterator[Check]:
         yield _gateways(*redis.gateways)
         yield _engine(redis.engine, (survey or {}).get("docker", {}))
         yield _builder(facts, *redis.builders)
+        yield _dispatchers(redis.dispatchers)
         yield _gpus(redis, (survey or {}).get("docker", {}))
     yield _disk("disk", "the data directory", facts.disk)
     if survey is not None:
@@ -191,6 +194,13 @@ def _builder(facts: Facts, idle: int, busy: int, waiting: int) -> Check:
         hint = "all may be busy with long builds; if not, see the builder's log"
         return Check("builder", WARNING, f"{shown}, but {facts.survey_error}", hint)
     return Check("builder", OK, shown)
+
+
+def _dispatchers(count: int) -> Check:
+    if not count:
+        hint = "calls that can wait are taken in, but none is carried out: see the dispatcher's log"
+        return Check("dispatchers", PROBLEM, "no dispatcher of calls is known to Redis", hint)
+    return Check("dispatchers", OK, f"{count} dispatcher{'' if count == 1 else 's'} of calls")
 
 
 def _gpus(redis: RedisFacts, docker: Mapping[str, Any]) -> Check:

@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 from fngw.errors import FngwError
 from fngw_state import keys
 
-__all__ = ["PRUNE", "SURVEY", "Builders", "builders", "run"]
+__all__ = ["PRUNE", "SURVEY", "Workers", "run", "workers"]
 
 #: The builder's functions. They take text and return what JSON can hold.
 SURVEY = "fngw_builder.upkeep.survey"
@@ -27,20 +27,22 @@ KEPT_S = 60
 
 
 @dataclass(frozen=True)
-class Builders:
-    """How many builders are idle and busy, and how many builds wait for one."""
+class Workers:
+    """How many builders are idle and busy, how many builds wait, and how many dispatchers of calls there are."""
 
     idle: int
     busy: int
     waiting: int
+    dispatchers: int
 
 
-def builders(connection: Redis) -> Builders:
-    """Return what RQ knows of the builders that live: the record of one that died expires."""
+def workers(connection: Redis) -> Workers:
+    """Return what RQ knows of the builders and dispatchers that live: the record of one that died expires."""
     queue = Queue(keys.BUILDS_QUEUE, connection=connection, serializer=JSONSerializer)
     states = [worker.get_state() for worker in Worker.all(queue=queue, serializer=JSONSerializer)]
+    others = len(Worker.all(connection, serializer=JSONSerializer)) - len(states)
     busy = states.count("busy")
-    return Builders(idle=len(states) - busy, busy=busy, waiting=len(queue))
+    return Workers(idle=len(states) - busy, busy=busy, waiting=len(queue), dispatchers=max(0, others))
 
 
 def run(connection: Redis, errand: str, *arguments: str, wait_s: int) -> Any:

@@ -9,7 +9,7 @@ import resource
 import shutil
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from redis.exceptions import RedisError
@@ -21,6 +21,9 @@ from fngw_gateway.settings import GatewaySettings
 from fngw_state import keys
 from fngw_state.leases import Leases
 from fngw_state.store import LOST, Store
+
+if TYPE_CHECKING:
+    from fngw_state.errands import Workers
 
 router = APIRouter(tags=["upkeep"])
 
@@ -78,6 +81,7 @@ async def _facts(store: Store, settings: GatewaySettings, python: str) -> Facts:
 async def _redis_facts(store: Store, settings: GatewaySettings) -> RedisFacts:
     seconds, micros = await store.redis.time()
     ahead = seconds + micros / 1e6 - time.time()
+    workers = await asyncio.to_thread(_workers, settings.redis_url)
     leader, table, gateways = await store.redis.get(keys.LEADER), await store.routes(), await store.gateways()
     newest = table.generation if table else 0
     return RedisFacts(
@@ -87,15 +91,16 @@ async def _redis_facts(store: Store, settings: GatewaySettings) -> RedisFacts:
         engine=await store.engine(),
         capacity=(await Leases(store).ledger()).capacity,
         gateways=(len(gateways), sum(generation < newest for generation in gateways.values())),
-        builders=await asyncio.to_thread(_builders, settings.redis_url),
+        builders=(workers.idle, workers.busy, workers.waiting),
+        dispatchers=workers.dispatchers,
     )
 
 
-def _builders(redis_url: str) -> tuple[int, int, int]:
+def _workers(redis_url: str) -> Workers:
     from fngw_state import builds, errands  # RQ, which they import, takes memory
 
     with builds.connect(redis_url) as connection:
-        return dataclasses.astuple(errands.builders(connection))
+        return errands.workers(connection)
 
 
 async def _survey(settings: GatewaySettings, engine: str, python: str) -> dict[str, Any]:

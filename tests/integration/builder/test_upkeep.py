@@ -11,7 +11,7 @@ from redis import Redis
 from fngw.errors import FngwError
 from fngw_builder import upkeep
 from fngw_state import errands
-from fngw_state.errands import Builders
+from fngw_state.errands import Workers
 from fngw_state.layout import Layout
 from fngw_state.records import BuildRequest
 
@@ -94,15 +94,15 @@ def test_errands_are_run_while_builds_are_under_way(
     hangs = client.ask(BuildRequest("process", "3.11", digest))
     wait_for("the build", lambda: client.building(hangs))
     assert errands.run(connection, errands.PRUNE, wait_s=30)["freed"] == 0
-    wait_for("one busy builder, and others", lambda: (b := errands.builders(connection)).idle and b.busy == 1)
+    wait_for("one busy builder, and others", lambda: (b := errands.workers(connection)).idle and b.busy == 1)
 
 
 def test_without_a_builder_there_is_no_answer(connection: Redis) -> None:
-    assert errands.builders(connection) == Builders(0, 0, 0)
+    assert errands.workers(connection) == Workers(0, 0, 0, 0)
     with pytest.raises(FngwError) as caught:
         errands.run(connection, errands.SURVEY, "process", "3.11", wait_s=1)
     assert caught.value.code == "builder_silent"
-    assert errands.builders(connection).waiting == 0, "nobody waits for it any more"
+    assert errands.workers(connection).waiting == 0, "nobody waits for it any more"
 
 
 def test_an_errand_that_fails_tells_why(start_builder: Any, connection: Redis, layout: Layout) -> None:

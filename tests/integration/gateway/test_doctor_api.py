@@ -46,7 +46,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         return SURVEY if errand == errands.SURVEY else {"freed": 7, "left": {}}
 
     monkeypatch.setattr(errands, "run", run)
-    monkeypatch.setattr(errands, "builders", lambda connection: errands.Builders(1, 0, 0))
+    monkeypatch.setattr(errands, "workers", lambda connection: errands.Workers(1, 0, 0, 1))
     return words
 
 
@@ -64,7 +64,9 @@ async def test_an_installation_that_works(store: Store, client: AsyncClient, ask
     assert set(answer) == {"version", "time", "checks"}
     assert all(set(check) == {"name", "state", "message", "hint"} for check in answer["checks"])
     found = states(answer)
-    assert [found[n] for n in ("redis", "redis_memory", "controller", "gateways", "builder", "gpus")] == ["ok"] * 6
+    assert [
+        found[n] for n in ("redis", "redis_memory", "controller", "gateways", "builder", "dispatchers", "gpus")
+    ] == ["ok"] * 7
     assert (found["engine"], found["base"]) == ("problem", "problem")
     assert found["redis_data"] == "warning", "the test's Redis keeps nothing"
 
@@ -80,7 +82,7 @@ async def test_a_builder_that_is_silent(
     client: AsyncClient, asked: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(errands, "builders", lambda connection: errands.Builders(0, 1, 2))
+    monkeypatch.setattr(errands, "workers", lambda connection: errands.Workers(0, 1, 2, 0))
     monkeypatch.setattr(api, "SURVEY_S", 1)
     answer = (await client.get("/-/api/v1/doctor")).json()
     assert states(answer)["builder"] == "warning"

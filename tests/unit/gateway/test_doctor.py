@@ -30,7 +30,12 @@ SURVEY: dict[str, Any] = {
     "base": None,
 }
 REDIS = RedisFacts(
-    INFO, leader="host-1-ab", engine=DOCKER, capacity=Capacity(no_gpus="no driver"), builders=(1, 0, 0)
+    INFO,
+    leader="host-1-ab",
+    engine=DOCKER,
+    capacity=Capacity(no_gpus="no driver"),
+    builders=(1, 0, 0),
+    dispatchers=1,
 )
 FACTS = Facts("3.11", Disk("/data", 50 * GIB, 100 * GIB), 65536, REDIS, survey=SURVEY)
 
@@ -50,7 +55,17 @@ def with_survey(**changes: Any) -> Facts:
 def test_all_is_well() -> None:
     names = [check.name for check in checks(FACTS)]
     assert names == [
-        *("redis", "redis_data", "redis_memory", "controller", "gateways", "engine", "builder", "gpus"),
+        *(
+            "redis",
+            "redis_data",
+            "redis_memory",
+            "controller",
+            "gateways",
+            "engine",
+            "builder",
+            "dispatchers",
+            "gpus",
+        ),
         *("disk", "engine_disk", "base", "caches", "stored", "images", "files"),
     ]
     assert {check.state for check in checks(FACTS)} == {OK}
@@ -96,6 +111,7 @@ def test_a_redis_that_is_away_leaves_little_to_say() -> None:
         ({"engine": None}, "engine", PROBLEM),
         ({"gateways": (2, 1)}, "gateways", WARNING),
         ({"builders": (0, 0, 3)}, "builder", PROBLEM),
+        ({"dispatchers": 0}, "dispatchers", PROBLEM),
         ({"ahead_s": -60.0}, "clock", WARNING),
         ({"engine": PROCESS}, "engine", WARNING),
         ({"capacity": Capacity(devices=(Device("GPU-0", "H200", 143771, fault="Xid 79"),))}, "gpus", PROBLEM),
