@@ -184,9 +184,12 @@ if key ~= '' then
   local before = call('GET', key)
   if before then
     local other, same = before:match('^(.-)|(.*)$')
+    if other == id then return {'created', id} end
     return {same == hash and 'same' or 'reused', other}
   end
 end
+-- The client sends again what was not answered before the connection was lost.
+if call('EXISTS', CALL .. id) == 1 then return {'created', id} end
 local open = tonumber(call('HGET', CALLS_OPEN, deployment) or '0')
 if open >= tonumber(ARGV[6]) then return {'full', tostring(open)} end
 local t = now()

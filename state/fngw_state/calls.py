@@ -20,6 +20,7 @@ from typing import Any
 
 from fngw.errors import CallNotFound, FngwError, Overloaded, ValidationError
 from fngw_state import call_scripts, keys
+from fngw_state.batched import Batched
 from fngw_state.call_ids import is_call_id, new_call_id
 from fngw_state.call_records import (
     MAX_RETRIES,
@@ -77,7 +78,7 @@ class Calls:
         self._redis: Any = store.redis
         self._payloads = payloads
         self.limits = limits or CallLimits()
-        self._accept = store.redis.register_script(call_scripts.ACCEPT)
+        self._accept = Batched(store.redis, call_scripts.ACCEPT)
         self._cancel = store.redis.register_script(call_scripts.CANCEL)
         self._retry = store.redis.register_script(call_scripts.RETRY)
         self._pin = store.redis.register_script(call_scripts.PIN)
@@ -86,6 +87,7 @@ class Calls:
 
     async def close(self) -> None:
         """Stop listening; waiters return at their next look."""
+        await self._accept.close()
         if self._listener is not None:
             await cancel(self._listener)
             self._listener = None
@@ -106,7 +108,7 @@ class Calls:
         _check(new, self.limits)
         digest = await self._store_body(new.deployment, new.body)
         call_id = new_call_id()
-        answer, detail = await self._accept(args=self._accept_args(call_id, new, digest))
+        answer, detail = await self._accept(self._accept_args(call_id, new, digest))
         if answer == "full":
             raise _full(f"{new.deployment} has {detail} calls that wait or run, as many as it may")
         if answer == "reused":
