@@ -34,6 +34,7 @@ from fngw_state.history import History
 from fngw_state.layout import Layout
 from fngw_state.leases import Leases
 from fngw_state.store import LOST, Fenced, Store, connect
+from fngw_state.usage import Measured
 
 log = logging.getLogger("fngw_controller")
 
@@ -101,7 +102,7 @@ async def _work(
         snapshots=Snapshots(layout.data / "desired"),
         configs=Configs(store),
         history=History(store),
-        machine=Machine(Leases(store), stock, lambda: leader.token),
+        machine=Machine(Leases(store), Measured(store), stock, lambda: leader.token),
         token=lambda: leader.token,
         confirm=leader.confirm,
         new_id=lambda: secrets.token_hex(4),

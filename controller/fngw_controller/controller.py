@@ -67,7 +67,7 @@ class Controller:
             group.create_task(self._follow_acks())
             group.create_task(self._sweep())
             group.create_task(self._mind_redis())
-            group.create_task(self._rooms.machine.watch(self._wake_all))
+            group.create_task(self._rooms.machine.watch(self._wake_all, self._mains))
             group.create_task(self._collector.run())
 
     async def stop_replicas(self) -> None:
@@ -242,6 +242,11 @@ class Controller:
     def _wake_all(self) -> None:
         for reconciler in self._reconcilers.values():
             reconciler.wake()
+
+    def _mains(self) -> dict[int, str]:
+        """The replicas by their main processes."""
+        records = [record for r in self._reconcilers.values() for record in r.replicas.records]
+        return {record.pid: record.id for record in records if record.pid is not None}
 
     async def _sweep_leases(self) -> None:
         listed = {i.id for i in await self._rooms.engine.list()}

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from fngw.errors import ValidationError
 from fngw.spec import DeploymentSpec
+from fngw_controller import processes
 from fngw_controller.inventory.base import Inventory
+from fngw_controller.metering import Excess, excesses, usage
 from fngw_state.leases import Blocker, Leases
 from fngw_state.resources import Capacity, Lease, Ledger, Request, does_not_fit
 from fngw_state.store import LOST
+from fngw_state.usage import Measured
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +31,18 @@ class Machine:
 
     Args:
         leases: where they are kept.
+        measured: where what they use is told.
         inventory: says what the machine has.
         token: gives the leader's fencing token.
     """
 
-    def __init__(self, leases: Leases, inventory: Inventory, token: Callable[[], int]) -> None:
+    def __init__(self, leases: Leases, measured: Measured, inventory: Inventory, token: Callable[[], int]) -> None:
         self._leases = leases
+        self._measured = measured
         self._inventory = inventory
         self._token = token
         self._capacity = Capacity()
+        self._over: dict[str, Excess] = {}  # by replica
         self._changed = False  # since an earlier leader saw it
         self._held: dict[str, Lease] = {}  # by replica
         self._taking: set[str] = set()  # replicas whose leases are being asked for
@@ -56,21 +62,46 @@ class Machine:
         self._changed = before != self._capacity
         await self._leases.declare(self._token(), self._capacity)
 
-    async def watch(self, changed: Callable[[], None]) -> None:
-        """Look every few seconds whether the machine has changed, and call ``changed`` when it has."""
+    async def watch(self, changed: Callable[[], None], mains: Callable[[], Mapping[int, str]]) -> None:
+        """Look every few seconds what the machine has, and what is used of it.
+
+        Args:
+            changed: called when there is something new for the deployments.
+            mains: gives the replicas by their main processes.
+        """
         while True:
             await asyncio.sleep(REFRESH_S)
             try:
-                capacity = await self._inventory.read()
-                if capacity != self._capacity:
-                    log.info("the machine has changed: %s", capacity)
-                    self._capacity = capacity
-                    await self._leases.declare(self._token(), capacity)
-                    await self._let_go()
-                    self._wake()
+                if await self._look() | await self._measure(mains()):
                     changed()
             except LOST as error:
                 log.warning("redis is away (%s)", error)
+
+    async def _look(self) -> bool:
+        """Take note of what the machine has; tell whether that is something else than before."""
+        capacity = await self._inventory.read()
+        if capacity == self._capacity:
+            return False
+        log.info("the machine has changed: %s", capacity)
+        self._capacity = capacity
+        await self._leases.declare(self._token(), capacity)
+        await self._let_go()
+        self._wake()
+        return True
+
+    async def _measure(self, mains: Mapping[int, str]) -> bool:
+        """Take note of what is used of the GPUs, where they tell; tell whether who is over has changed."""
+        in_use = await self._inventory.gpus.in_use()
+        if in_use is None:
+            return False
+        found = usage(in_use, await asyncio.to_thread(processes.table), mains, self._held)
+        await self._measured.put(self._token(), found)
+        before, self._over = self._over, excesses(found, self._over)
+        return before != self._over
+
+    def over(self, replica: str) -> Excess | None:
+        """Return how far a replica is over its GPU memory; None when it is not, or nobody can tell."""
+        return self._over.get(replica)
 
     async def _let_go(self) -> None:
         """Keep nothing that was reserved of another machine: it might keep all others out of this one."""

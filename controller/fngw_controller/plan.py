@@ -64,6 +64,7 @@ class World:
         retries: places left by replicas of the effective generation that did not start or died.
         failure: why the target cannot be rolled out: its image, or its ``user_config``.
         shortage: why the last start did not fit, until something has changed that may make room.
+        over: of each replica that uses more of a GPU than is its own, how far, for people.
     """
 
     replicas: tuple[Replica, ...] = ()
@@ -71,6 +72,7 @@ class World:
     retries: tuple[Retry, ...] = ()
     failure: Failure | None = None
     shortage: Shortage | None = None
+    over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -291,7 +293,7 @@ def _describe(
     desired: Desired, world: World, groups: _Groups, wanted: int, complete: bool
 ) -> tuple[DeploymentStatus, str]:
     if complete:
-        return _status(desired, DeploymentStatus.HEALTHY), _message(desired, "")
+        return _status(desired, DeploymentStatus.HEALTHY), _message(desired, "; ".join(world.over))
     progress = f"{len(groups.ready)} of {wanted} replicas ready"
     if not world.has_artifact:
         progress += "; building"
@@ -304,7 +306,8 @@ def _describe(
         if worst.attempt > 1 and (desired.settled or desired.failed):
             return DeploymentStatus.UNHEALTHY, f"crash loop, backing off: {progress}"
     if groups.sick:
-        progress += f"; {len(groups.sick)} failed their health checks"
+        progress += f"; {len(groups.sick)} to be replaced: {groups.sick[0].message}"
+    progress += "".join(f"; {text}" for text in world.over)
     return DeploymentStatus.UPDATING, _message(desired, progress)
 
 

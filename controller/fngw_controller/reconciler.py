@@ -21,6 +21,7 @@ from fngw_controller.images import Images
 from fngw_controller.lifecycle import Lifecycle
 from fngw_controller.live import failure_of
 from fngw_controller.machine import Machine
+from fngw_controller.metering import most_over
 from fngw_controller.plan import Plan, World, plan
 from fngw_controller.replicas import Replicas
 from fngw_controller.room import Room
@@ -153,6 +154,7 @@ class Reconciler:
         await self._hear_acks(desired)
         for replica_id, fault in self._room.faulty(self.replicas.records).items():
             self.replicas.doubt(replica_id, fault)
+        self._mind_excess(desired)
         todo = plan(desired, self._world(desired), time.time())
         if not todo.empty:
             log.info("%s: %s", self.name, todo.summary)
@@ -183,6 +185,15 @@ class Reconciler:
                 await self.emit(before.target.number, "superseded", text)
         self._failure = self._failure or self._room.impossible(desired.target)
 
+    def _mind_excess(self, desired: Desired) -> None:
+        """Have a replica restarted that uses more of a GPU than is its own, where that is asked for."""
+        revision = desired.effective
+        if revision is not None and revision.spec.gpu_policy == "restart":
+            over = self._room.over(self.replicas.records)
+            replica_id = most_over(self.replicas.records, over, revision.spec.num_replicas)
+            if replica_id:
+                self.replicas.doubt(replica_id, over[replica_id].text)
+
     def _world(self, desired: Desired) -> World:
         revision = desired.effective
         generation = revision.generation if revision else -1
@@ -192,6 +203,7 @@ class Reconciler:
             retries=self.replicas.retries(generation),
             failure=self._failure,
             shortage=self._room.shortage,
+            over=tuple(f"replica {i} is {e.text}" for i, e in self._room.over(self.replicas.records).items()),
         )
 
     async def _start(self, desired: Desired, todo: Plan) -> None:

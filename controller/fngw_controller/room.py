@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from fngw.errors import DeploymentFailed
 from fngw_controller.live import failure_of
 from fngw_controller.machine import Machine
+from fngw_controller.metering import Excess
 from fngw_controller.plan import Shortage
 from fngw_state.leases import Blocker
 from fngw_state.records import Failure, Replica, ReplicaState, Revision
@@ -84,6 +85,11 @@ class Room:
         """Return the replicas that serve on a device with a fault, and which."""
         serving = [r.id for r in records if r.state == ReplicaState.READY]
         return {replica: fault for replica in serving if (fault := self._machine.faults(replica))}
+
+    def over(self, records: Iterable[Replica]) -> dict[str, Excess]:
+        """Return the replicas that serve, and use more of a GPU than is theirs."""
+        serving = [r.id for r in records if r.state == ReplicaState.READY]
+        return {replica: excess for replica in serving if (excess := self._machine.over(replica))}
 
     def impossible(self, revision: Revision) -> Failure | None:
         """Return why a revision's replicas cannot ever run here; None when they can."""

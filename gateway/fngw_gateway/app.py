@@ -22,6 +22,7 @@ from fngw_gateway.tables import Tables, gateway_id
 from fngw_state.calls import Calls
 from fngw_state.payloads import Payloads
 from fngw_state.store import LOST, Store, connect
+from fngw_state.usage import Measured, Usage
 
 __all__ = ["Gateway", "create_gateway"]
 
@@ -126,12 +127,12 @@ class Gateway:
         await problems.send_json(send, status, value, own)
 
     async def _exposition(self) -> str:
-        statuses = None
+        statuses, usage = None, Usage()
         with suppress(*LOST):  # the counts are known without Redis
             async with asyncio.timeout(STATUS_S):
-                statuses = await self._store.all_status()
+                statuses, usage = await asyncio.gather(self._store.all_status(), Measured(self._store).get())
         rows = await self._metrics.total()
-        return await asyncio.to_thread(exposition.render, rows, statuses)
+        return await asyncio.to_thread(exposition.render, rows, statuses, usage)
 
     def _health(self) -> tuple[int, dict[str, Any]]:
         table, lost = self._tables.table, self._tables.lost

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 
 from fngw_gateway.proxy.tally import BOUNDS, CODES, Row
 from fngw_state.records import ReplicaState, Status
+from fngw_state.resources import MIB
+from fngw_state.usage import DeviceUse, Usage
 
 __all__ = ["CONTENT_TYPE", "render"]
 
@@ -16,15 +18,16 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"]
 
 
-def render(rows: Mapping[str, Row], statuses: Mapping[str, Status] | None) -> str:
+def render(rows: Mapping[str, Row], statuses: Mapping[str, Status] | None, usage: Usage) -> str:
     """Return all metrics as text.
 
     Args:
         rows: sums over the gateway processes, by deployment; "" for requests that none serves.
         statuses: what the controller last saw of each deployment; None when that is not known.
+        usage: what replicas use of GPUs; an empty one where nobody measures.
 
     Example:
-        >>> render({}, None)
+        >>> render({}, None, Usage())
         ''
     """
     families = (
@@ -33,6 +36,10 @@ def render(rows: Mapping[str, Row], statuses: Mapping[str, Status] | None) -> st
         ("fngw_requests_in_flight", "gauge", "Requests under way, without those queued.", _gauge(rows, -2)),
         ("fngw_requests_queued", "gauge", "Requests that wait for a replica.", _gauge(rows, -1)),
         ("fngw_replicas", "gauge", "Replicas by state.", _replicas(statuses or {})),
+        ("fngw_replica_memory_bytes", "gauge", "Resident memory of a replica that holds a GPU.", _memory(usage)),
+        ("fngw_replica_gpu_memory_bytes", "gauge", "GPU memory in use.", _gpus(usage, _memory_used)),
+        ("fngw_replica_gpu_memory_own_bytes", "gauge", "GPU memory that is its own.", _gpus(usage, _memory_own)),
+        ("fngw_replica_gpu_utilization_ratio", "gauge", "Part of the time it used the GPU.", _gpus(usage, _busy)),
     )
     return "".join(f"{line}\n" for family in families for line in _family(*family))
 
@@ -73,3 +80,29 @@ def _replicas(statuses: Mapping[str, Status]) -> Iterator[str]:
         counts = Counter(replica.state for replica in status.replicas)
         for state in ReplicaState:
             yield f'{{deployment="{name}",state="{state}"}} {counts[state]}'
+
+
+def _memory(usage: Usage) -> Iterator[str]:
+    for replica, use in usage.replicas.items():
+        yield f'{{deployment="{use.deployment}",replica="{replica}"}} {use.memory_mib * MIB}'
+
+
+def _gpus(usage: Usage, value: Callable[[DeviceUse], float | None]) -> Iterator[str]:
+    """One sample for each replica and device of it where there is a value."""
+    for replica, use in usage.replicas.items():
+        for uuid, part in use.gpus.items():
+            found = value(part)
+            if found is not None:
+                yield f'{{deployment="{use.deployment}",replica="{replica}",gpu="{uuid}"}} {found}'
+
+
+def _memory_used(part: DeviceUse) -> int:
+    return part.memory_mib * MIB
+
+
+def _memory_own(part: DeviceUse) -> int | None:
+    return None if part.own_mib is None else part.own_mib * MIB
+
+
+def _busy(part: DeviceUse) -> float | None:
+    return None if part.percent is None else part.percent / 100

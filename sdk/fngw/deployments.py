@@ -63,6 +63,7 @@ class Deployment:
     num_gpus = _Option[float]()
     memory = _Option[Union[str, int, None]]()
     gpu_memory = _Option[Union[str, int, None]]()
+    gpu_policy = _Option[str]()
     python = _Option[Optional[str]]()
     conda = _Option[Union[Dict[str, Any], str, None]]()
     pip = _Option[Union[Tuple[str, ...], str, None]]()

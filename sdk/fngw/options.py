@@ -72,6 +72,7 @@ class Options:
     num_gpus: float = 0
     memory: Union[str, int, None] = None
     gpu_memory: Union[str, int, None] = None
+    gpu_policy: str = "warn"
     python: Optional[str] = None
     conda: Union[Dict[str, Any], str, None] = None
     pip: Union[Tuple[str, ...], str, None] = None
@@ -118,6 +119,7 @@ LIVE_OPTIONS: FrozenSet[str] = frozenset(
         "health_check_timeout_s",
         "graceful_shutdown_wait_loop_s",
         "graceful_shutdown_timeout_s",
+        "gpu_policy",
         "schedule",
         "schedule_timezone",
         "schedule_missed",
@@ -309,6 +311,12 @@ def _check_gpus(name: str, value: Any) -> None:
         raise _bad(name, f"{value!r} is finer than 1/{GPU_GRAIN} of a GPU", "round it, e.g. 0.333")
 
 
+def _check_gpu_policy(name: str, value: Any) -> None:
+    _typed(name, value, str, "a string")
+    if value not in ("warn", "restart"):
+        raise _bad(name, f"{value!r} is neither 'warn' nor 'restart'")
+
+
 def _check_size(name: str, value: Any) -> None:
     if value is None:
         return
@@ -389,6 +397,7 @@ _CHECKS: Dict[str, Check] = {
     "num_gpus": _check_gpus,
     "memory": _check_size,
     "gpu_memory": _check_size,
+    "gpu_policy": _check_gpu_policy,
     "python": _check_python,
     "conda": _check_conda,
     "pip": _check_pip,

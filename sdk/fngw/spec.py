@@ -67,6 +67,7 @@ class DeploymentSpec:
     num_gpus: float = 0
     memory: Optional[int] = None
     gpu_memory: Optional[int] = None
+    gpu_policy: str = "warn"
     conda: Optional[Dict[str, Any]] = None
     pip: Optional[Tuple[str, ...]] = None
     lock: Optional[str] = None
@@ -124,7 +125,7 @@ def spec_from_options(options: Options, code: CodeRef, init: Optional[str], pyth
     """
     same = (  # carried over as they are
         "name version num_replicas user_config max_concurrent_queries max_queued_requests request_timeout_s "
-        "num_cpus num_gpus health_check_period_s health_check_timeout_s graceful_shutdown_wait_loop_s "
+        "num_cpus num_gpus gpu_policy health_check_period_s health_check_timeout_s graceful_shutdown_wait_loop_s "
         "graceful_shutdown_timeout_s schedule schedule_timezone schedule_missed"
     ).split()
     values: Dict[str, Any] = {key: getattr(options, key) for key in same}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fngw.errors import FngwError
 from fngw_state.resources import Capacity, Device
+from fngw_state.usage import DeviceUse
 
-__all__ = ["Gpus", "Inventory", "InventoryError", "NoGpus", "Seen"]
+__all__ = ["GpuProcess", "Gpus", "InUse", "Inventory", "InventoryError", "NoGpus", "Seen"]
 
 
 class InventoryError(FngwError):
@@ -25,6 +27,24 @@ class Seen:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class GpuProcess:
+    """What one process uses of one device: MiB of its memory, and percent of its time (None: not told)."""
+
+    pid: int
+    uuid: str
+    memory_mib: int
+    percent: int | None = None
+
+
+@dataclass(frozen=True)
+class InUse:
+    """What is used of the devices, by all and by each process."""
+
+    devices: Mapping[str, DeviceUse] = field(default_factory=dict)
+    processes: tuple[GpuProcess, ...] = ()
+
+
 class Gpus(Protocol):
     """Knows the GPUs."""
 
@@ -36,6 +56,10 @@ class Gpus(Protocol):
         """
         ...
 
+    async def in_use(self) -> InUse | None:
+        """Look at what is used of them; None where that cannot be known."""
+        ...
+
 
 @dataclass(frozen=True)
 class NoGpus:
@@ -45,6 +69,9 @@ class NoGpus:
 
     async def read(self) -> Seen:
         return Seen(reason=self.reason)
+
+    async def in_use(self) -> InUse | None:
+        return None
 
 
 @dataclass(frozen=True)

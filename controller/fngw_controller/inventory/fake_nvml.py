@@ -37,6 +37,20 @@ class NVMLError_DriverNotLoaded(NVMLError):
     """There is no driver."""
 
 
+class NVMLError_FunctionNotFound(NVMLError):
+    """The driver is too old for that."""
+
+
+@dataclass
+class FakeProcess:
+    """A process on a GPU: bytes of memory (None: not told) and percent of its time (0: it did nothing)."""
+
+    pid: int
+    memory: int | None
+    percent: int = 0
+    mps: bool = False
+
+
 @dataclass
 class FakeGpu:
     """One GPU. ``slices`` not None: MIG is on. ``ecc`` None: it has no such memory. ``memory`` is in bytes."""
@@ -48,16 +62,18 @@ class FakeGpu:
     ecc: int | None = 0
     lost: bool = False
     tells: bool = True
+    processes: list[FakeProcess] = field(default_factory=list)
 
 
 @dataclass
 class FakeNvml:
-    """Behaves as the module pynvml. ``failure`` is raised by every call while it is set."""
+    """Behaves as the module pynvml. ``failure`` is raised by every call while it is set; ``old``: no MPS calls."""
 
     gpus: list[FakeGpu] = field(default_factory=list)
     xids: list[tuple[str, int]] = field(default_factory=list)
     failure: NVMLError | None = None
     starts: int = 0
+    old: bool = False
 
     NVMLError = NVMLError
     NVMLError_NotFound = NVMLError_NotFound
@@ -65,6 +81,7 @@ class FakeNvml:
     NVMLError_Timeout = NVMLError_Timeout
     NVMLError_GpuIsLost = NVMLError_GpuIsLost
     NVMLError_DriverNotLoaded = NVMLError_DriverNotLoaded
+    NVMLError_FunctionNotFound = NVMLError_FunctionNotFound
     NVML_DEVICE_MIG_ENABLE = 1
     NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 1
     NVML_VOLATILE_ECC = 0
@@ -101,7 +118,36 @@ class FakeNvml:
 
     def nvmlDeviceGetMemoryInfo(self, gpu: FakeGpu) -> SimpleNamespace:
         self._check(gpu)
-        return SimpleNamespace(total=gpu.memory)
+        return SimpleNamespace(total=gpu.memory, used=sum(process.memory or 0 for process in gpu.processes))
+
+    def nvmlDeviceGetUtilizationRates(self, gpu: FakeGpu) -> SimpleNamespace:
+        self._check(gpu)
+        if gpu.uuid.startswith("MIG-"):
+            raise NVMLError_NotSupported("Not Supported")
+        return SimpleNamespace(gpu=min(100, sum(process.percent for process in gpu.processes)))
+
+    def nvmlDeviceGetComputeRunningProcesses(self, gpu: FakeGpu) -> list[SimpleNamespace]:
+        return self._listed(gpu, mps=False)
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, gpu: FakeGpu) -> list[SimpleNamespace]:
+        if self.old:
+            raise NVMLError_FunctionNotFound("Function Not Found")
+        return self._listed(gpu, mps=True)
+
+    def _listed(self, gpu: FakeGpu, *, mps: bool) -> list[SimpleNamespace]:
+        self._check(gpu)
+        return [SimpleNamespace(pid=p.pid, usedGpuMemory=p.memory) for p in gpu.processes if p.mps == mps]
+
+    def nvmlDeviceGetProcessUtilization(self, gpu: FakeGpu, since: int) -> list[SimpleNamespace]:
+        self._check(gpu)
+        if gpu.uuid.startswith("MIG-"):
+            raise NVMLError_NotSupported("Not Supported")
+        found = [
+            SimpleNamespace(pid=p.pid, smUtil=p.percent, timeStamp=since + 1) for p in gpu.processes if p.percent
+        ]
+        if not found:
+            raise NVMLError_NotFound("Not Found")
+        return found
 
     def nvmlDeviceGetMigMode(self, gpu: FakeGpu) -> tuple[int, int]:
         self._check(gpu)

@@ -7,13 +7,16 @@ Whatever NVML fails with, what was seen last stays known: a driver that is reloa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import dataclasses
 import logging
 from collections.abc import Iterator
 from typing import Any
 
-from fngw_controller.inventory.base import Seen
+from fngw_controller.inventory import _nvml_use
+from fngw_controller.inventory._nvml_use import text_of
+from fngw_controller.inventory.base import InUse, Seen
 from fngw_state.resources import MIB, Device
 
 __all__ = ["NvmlGpus"]
@@ -42,6 +45,7 @@ class NvmlGpus:
         self._events: Any = None
         self._known: dict[int, tuple[Device, ...]] = {}  # by the number of the GPU
         self._xids: dict[str, int] = {}  # by UUID of the GPU: the last critical error
+        self._meter = _nvml_use.Meter()
 
     async def read(self) -> Seen:
         """Return the devices; none, with the reason, where there is no driver."""
@@ -62,6 +66,19 @@ class NvmlGpus:
             self._stop()
             return self._lost(error)
         return Seen(devices, "" if devices else "NVIDIA's driver lists no GPU, and no MIG slice")
+
+    async def in_use(self) -> InUse | None:
+        """Return what is used of the devices that were read last and answer; None when there are none."""
+        return await asyncio.to_thread(self._in_use) if self._open and self._known else None
+
+    def _in_use(self) -> InUse | None:
+        handles: list[Any] = []
+        for number in self._known:
+            try:
+                handles += self._parts(self._nvml.nvmlDeviceGetHandleByIndex(number))
+            except self._nvml.NVMLError as error:  # `read` tells of it
+                log.debug("GPU number %d does not answer: %s", number, error)
+        return self._meter.read(self._nvml, handles)
 
     def _start(self) -> None:
         if self._nvml is None:
@@ -111,21 +128,23 @@ class NvmlGpus:
         return found
 
     def _devices(self, handle: Any) -> Iterator[Device]:
-        fault = self._fault(handle)
+        fault, mig = self._fault(handle), self._is_sliced(handle)
+        for part in self._parts(handle):
+            yield dataclasses.replace(self._device(part, fault), mig=mig)
+
+    def _parts(self, handle: Any) -> Iterator[Any]:
+        """The GPU itself, or its slices."""
         if not self._is_sliced(handle):
-            yield self._device(handle, fault)
+            yield handle
             return
         for number in range(self._nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
-            try:
-                part = self._nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
-            except self._nvml.NVMLError_NotFound:  # as many as could be, not as there are
-                continue
-            yield dataclasses.replace(self._device(part, fault), mig=True)
+            with contextlib.suppress(self._nvml.NVMLError_NotFound):  # as many as could be, not as there are
+                yield self._nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
 
     def _device(self, handle: Any, fault: str) -> Device:
         memory = int(self._nvml.nvmlDeviceGetMemoryInfo(handle).total) // MIB
         uuid, model = self._nvml.nvmlDeviceGetUUID(handle), self._nvml.nvmlDeviceGetName(handle)
-        return Device(_text(uuid), _text(model), memory, fault=fault)
+        return Device(text_of(uuid), text_of(model), memory, fault=fault)
 
     def _is_sliced(self, handle: Any) -> bool:
         try:
@@ -137,7 +156,7 @@ class NvmlGpus:
     # -- faults -------------------------------------------------------------------------------------------
 
     def _fault(self, handle: Any) -> str:
-        xid = self._xids.get(_text(self._nvml.nvmlDeviceGetUUID(handle)))
+        xid = self._xids.get(text_of(self._nvml.nvmlDeviceGetUUID(handle)))
         if xid is not None:
             return f"critical error XID {xid}"
         errors = self._ecc_errors(handle)
@@ -167,14 +186,9 @@ class NvmlGpus:
             try:
                 event = self._nvml.nvmlEventSetWait_v2(self._events, 0)
                 if event.eventData not in USERS_XIDS:
-                    self._xids[_text(self._nvml.nvmlDeviceGetUUID(event.device))] = int(event.eventData)
+                    self._xids[text_of(self._nvml.nvmlDeviceGetUUID(event.device))] = int(event.eventData)
             except self._nvml.NVMLError_Timeout:
                 return
             except self._nvml.NVMLError as error:  # the GPU itself tells when it is looked at
                 log.info("a critical error could not be heard: %s", error)
                 return
-
-
-def _text(value: Any) -> str:
-    """Older versions of pynvml give bytes."""
-    return value.decode() if isinstance(value, bytes) else str(value)

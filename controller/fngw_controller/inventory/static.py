@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fngw.options import parse_bytes
-from fngw_controller.inventory.base import InventoryError, Seen
+from fngw_controller.inventory.base import InUse, InventoryError, Seen
 from fngw_state.resources import MIB, Device
 
 __all__ = ["GpuFile", "parse"]
@@ -53,6 +53,10 @@ class GpuFile:
             self._keep(error)
         assert self._seen is not None
         return self._seen
+
+    async def in_use(self) -> InUse | None:
+        """Nobody can be asked."""
+        return None
 
     def _keep(self, error: InventoryError) -> None:
         if self._seen is None:

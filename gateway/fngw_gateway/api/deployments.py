@@ -14,12 +14,13 @@ from fngw.errors import DeploymentNotFound, FngwError, ValidationError
 from fngw.options import LIVE_OPTIONS, Options
 from fngw.spec import DeploymentSpec
 from fngw_gateway.api.blobs import claim
-from fngw_gateway.api.gpus import check_fits
+from fngw_gateway.api.gpus import check_fits, describe_use
 from fngw_gateway.settings import GatewaySettings
 from fngw_state import deploys
 from fngw_state.deploys import Outcome
-from fngw_state.records import Desired, Status
+from fngw_state.records import Desired, Replica, Status
 from fngw_state.store import Store
+from fngw_state.usage import Measured, Usage
 
 router = APIRouter(tags=["deployments"])
 
@@ -47,15 +48,16 @@ async def list_deployments(request: Request) -> dict[str, Any]:
     """All deployments, by name."""
     store: Store = request.app.state.store
     desired, statuses = await store.all_desired(), await store.all_status()
-    settings = request.app.state.settings
-    return {"deployments": [describe(desired[n], statuses.get(n), settings) for n in sorted(desired)]}
+    settings, usage = request.app.state.settings, await Measured(store).get()
+    return {"deployments": [describe(desired[n], statuses.get(n), usage, settings) for n in sorted(desired)]}
 
 
 @router.get("/deployments/{name}")
 async def get_deployment(name: str, request: Request) -> dict[str, Any]:
     """One deployment: its status, replicas and options."""
     store: Store = request.app.state.store
-    return describe(await find(store, name), await store.status(name), request.app.state.settings)
+    desired, status = await find(store, name), await store.status(name)
+    return describe(desired, status, await Measured(store).get(), request.app.state.settings)
 
 
 @router.get("/deployments/{name}/spec")
@@ -153,7 +155,7 @@ def _present(desired: Desired | None, name: str) -> Desired:
     return desired
 
 
-def describe(desired: Desired, status: Status | None, settings: GatewaySettings) -> dict[str, Any]:
+def describe(desired: Desired, status: Status | None, usage: Usage, settings: GatewaySettings) -> dict[str, Any]:
     """Return the contract's JSON for one deployment."""
     spec = (desired.effective or desired.target).spec
     current = status if status and status.number == desired.target.number else None
@@ -168,11 +170,20 @@ def describe(desired: Desired, status: Status | None, settings: GatewaySettings)
         "num_replicas": spec.num_replicas,
         "image": status.image if status else None,
         "lock": status.lock if status else None,
-        "replicas": [
-            {"id": r.id, "state": r.state, "pid": r.pid, "gpus": list(r.gpus), "since": r.since}
-            for r in (status.replicas if status else ())
-        ],
+        "replicas": [_replica(r, usage) for r in (status.replicas if status else ())],
         "options": {key: getattr(spec, key) for key in (*sorted(LIVE_OPTIONS), *RESOURCES)},
+    }
+
+
+def _replica(replica: Replica, usage: Usage) -> dict[str, Any]:
+    return {
+        "id": replica.id,
+        "state": replica.state,
+        "pid": replica.pid,
+        "gpus": list(replica.gpus),
+        "since": replica.since,
+        "message": replica.message,
+        "use": describe_use(usage.replicas.get(replica.id)),
     }
 
 

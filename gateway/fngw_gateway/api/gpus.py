@@ -11,15 +11,16 @@ from fngw_state import resources
 from fngw_state.leases import Leases
 from fngw_state.resources import CPUS, MEMORY, WHOLE, Capacity, Device, Ledger
 from fngw_state.store import Store
+from fngw_state.usage import DeviceUse, Measured, ReplicaUse, Usage
 
 router = APIRouter(tags=["machine"])
 
 
 @router.get("/gpus")
 async def gpus(request: Request) -> dict[str, Any]:
-    """The GPUs with their leases and free shares; the machine's memory and CPUs beside them."""
+    """The GPUs with their leases, what is free and what is used; the machine's memory and CPUs beside them."""
     store: Store = request.app.state.store
-    return describe(await Leases(store).ledger())
+    return describe(await Leases(store).ledger(), await Measured(store).get())
 
 
 async def check_fits(store: Store, spec: DeploymentSpec) -> None:
@@ -34,24 +35,29 @@ async def check_fits(store: Store, spec: DeploymentSpec) -> None:
         raise error
 
 
-def describe(ledger: Ledger) -> dict[str, Any]:
-    """Return the JSON form of who holds what."""
+def describe(ledger: Ledger, usage: Usage) -> dict[str, Any]:
+    """Return the JSON form of who holds what, and uses what."""
     capacity = ledger.capacity or Capacity(no_gpus="no controller has led yet")
     used = ledger.used()
     return {
-        "gpus": [_gpu(ledger, device, used) for device in capacity.devices],
+        "gpus": [_gpu(ledger, device, used, usage) for device in capacity.devices],
         "reason": capacity.no_gpus,
         "memory_mib": _of_host(ledger, MEMORY, capacity.memory_mib, 1),
         "cpus": _of_host(ledger, CPUS, capacity.milli_cpus, WHOLE),
     }
 
 
-def _gpu(ledger: Ledger, device: Device, used: dict[str, int]) -> dict[str, Any]:
+def _gpu(ledger: Ledger, device: Device, used: dict[str, int], usage: Usage) -> dict[str, Any]:
     leases = []
     for replica, lease in sorted(ledger.leases.items()):
         milli, mib = lease.share(device.uuid)
         if milli:
-            share = {"share": milli / WHOLE, "memory_mib": mib}
+            use = usage.replicas.get(replica)
+            share = {
+                "share": milli / WHOLE,
+                "memory_mib": mib,
+                "used": _used(use.gpus.get(device.uuid) if use else None),
+            }
             leases.append({"deployment": lease.deployment, "replica": replica, **share})
     free_milli = WHOLE - used.get(resources.gpu_key(device.uuid), 0)
     free_mib = device.memory_mib - used.get(resources.gpu_mib_key(device.uuid), 0)
@@ -63,8 +69,21 @@ def _gpu(ledger: Ledger, device: Device, used: dict[str, int]) -> dict[str, Any]
         "mig": device.mig,
         "fault": device.fault,
         "free": {"share": 0.0, "memory_mib": 0} if device.fault else free,
+        "used": _used(usage.devices.get(device.uuid)),
         "leases": leases,
     }
+
+
+def describe_use(use: ReplicaUse | None) -> dict[str, Any] | None:
+    """Return the JSON form of what one replica uses; None where nobody measures."""
+    if use is None:
+        return None
+    gpus = {uuid: {**(_used(part) or {}), "own_mib": part.own_mib} for uuid, part in use.gpus.items()}
+    return {"memory_mib": use.memory_mib, "gpus": gpus}
+
+
+def _used(use: DeviceUse | None) -> dict[str, Any] | None:
+    return {"memory_mib": use.memory_mib, "percent": use.percent} if use else None
 
 
 def _of_host(ledger: Ledger, resource: str, total: int | None, unit: int) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fngw.cli import report
+from fngw.cli.gpus import size_text, use_text
 from fngw.cli.options import AsJson, Name, Token, Url, connected
 from fngw.errors import FngwError
 
@@ -65,7 +66,8 @@ def status(
     """Show one deployment and its replicas; or, with --lock, all packages that it runs with, and their hashes.
 
     With --json: {"name", "version", "status", "message", "url", "route_prefix", "num_replicas", "image", "lock",
-    "replicas": [{"id", "state", "pid", "gpus", "since"}], "options"}.
+    "replicas": [{"id", "state", "pid", "gpus", "since", "message", "use": {"memory_mib", "gpus": {UUID:
+    {"memory_mib", "percent", "own_mib"}}} or null where nobody measures}], "options"}.
     """
     with connected(url, token) as client:
         found = client.deployment(name)
@@ -102,8 +104,10 @@ def _page(status: dict[str, Any], now: float) -> Iterator[str]:
     yield f"{'replicas':<10}{_ready(status)} of {status['num_replicas']} ready"
     if status["replicas"]:
         yield ""
-        rows = [_replica(r, now) for r in status["replicas"]]
-        yield report.table(("REPLICA", "STATE", "PID", "GPUS", "SINCE"), rows)
+        measured = any(r.get("use") for r in status["replicas"])
+        heads = ("REPLICA", "STATE", "PID", "GPUS", "SINCE", *(("MEMORY", "GPU MEMORY") if measured else ()))
+        rows = [_replica(r, now) + (_use(r.get("use")) if measured else ()) for r in status["replicas"]]
+        yield report.table(heads, rows)
 
 
 def _replica(replica: dict[str, Any], now: float) -> tuple[str, ...]:
@@ -114,6 +118,14 @@ def _replica(replica: dict[str, Any], now: float) -> tuple[str, ...]:
         ",".join(map(str, replica.get("gpus") or ())) or "-",
         ago(replica.get("since"), now),
     )
+
+
+def _use(use: dict[str, Any] | None) -> tuple[str, ...]:
+    """What a replica uses of the host's memory, and of each of its GPUs."""
+    if use is None:
+        return ("-", "-")
+    parts = [f"{use_text(gpu)} of {size_text(gpu['own_mib'])}" for gpu in use["gpus"].values()]
+    return (size_text(use["memory_mib"]), "; ".join(parts) or "-")
 
 
 def ago(since: Any, now: float) -> str:

@@ -38,6 +38,7 @@ from fngw_state.layout import Layout
 from fngw_state.leases import Leases
 from fngw_state.records import Artifact, Desired, ReplicaState
 from fngw_state.store import Store, connect
+from fngw_state.usage import Measured
 
 DEADLINE_S = 20.0
 
@@ -171,7 +172,7 @@ class Site:
             snapshots=Snapshots(self.layout.data / "desired"),
             configs=Configs(self.store),
             history=History(self.store),
-            machine=Machine(self.leases, self.inventory, lambda: leader.token),
+            machine=Machine(self.leases, Measured(self.store), self.inventory, lambda: leader.token),
             token=lambda: leader.token,
             confirm=leader.confirm,
             new_id=lambda: secrets.token_hex(4),

@@ -12,10 +12,12 @@ import pytest
 from fngw.errors import DeploymentFailed
 from fngw_controller import controller as controllers
 from fngw_controller import machine as machines
-from fngw_controller.inventory.base import Inventory, Seen
+from fngw_controller.inventory.base import GpuProcess, InUse, Inventory, Seen
+from fngw_controller.processes import Process
 from fngw_state import deploys
 from fngw_state.records import DeploymentStatus
 from fngw_state.resources import Device, Request
+from fngw_state.usage import DeviceUse, Measured, ReplicaUse
 
 GIB = 1 << 30
 GPUS = (Device("GPU-0", "H100", 81920), Device("GPU-1", "H100", 81920))
@@ -29,6 +31,9 @@ class Board:
 
     async def read(self) -> Seen:
         return Seen(self.devices, "" if self.devices else "all were pulled")
+
+    async def in_use(self) -> InUse | None:
+        return None
 
 
 @pytest.fixture(autouse=True)
@@ -278,6 +283,110 @@ async def test_a_device_that_falls_off_the_bus(site):
         return [r.gpus for r in status.replicas] == [("GPU-1",)] and old not in site.running
 
     await site.until(moved, "the replica to move")
+    assert set(await balanced(site)) == {"f"}
+
+
+# -- what is really used -----------------------------------------------------------------------------------
+
+
+class Meter(Board):
+    """GPU-0, of which replicas use as much as a test says: MiB by replica."""
+
+    def __init__(self, site: Any) -> None:
+        super().__init__(GPUS[0])
+        self._site = site
+        self.used: dict[str, int] = {}
+
+    async def in_use(self) -> InUse:
+        pids = {r.spec.id: r.instance.pid for r in self._site.world.replicas.values()}
+        found = [GpuProcess(pids[name], "GPU-0", mib, 10) for name, mib in self.used.items() if pids.get(name)]
+        return InUse({"GPU-0": DeviceUse(sum(self.used.values()), 10)}, tuple(found))
+
+
+@pytest.fixture
+def meter(site: Any, monkeypatch: pytest.MonkeyPatch) -> Meter:
+    found = Meter(site)
+    site.inventory = Inventory(gpus=found)
+    # The replicas of an engine in memory are no processes of this machine.
+    table = {pid: Process(1, pid, 64 << 20) for pid in range(1000, 1100)}
+    monkeypatch.setattr(machines.processes, "table", lambda: table)
+    return found
+
+
+async def test_what_replicas_use_is_told(site, meter):
+    await site.control()
+    await site.deploy("f", gpu_memory=10 * GIB)
+    (replica,) = await site.settled("f")
+    meter.used[replica] = 9000
+
+    async def told_so() -> bool:
+        usage = await Measured(site.store).get()
+        return usage.replicas.get(replica) == ReplicaUse("f", 64, {"GPU-0": DeviceUse(9000, 10, 10240)})
+
+    await site.until(told_so, "the use to be told")
+
+
+async def test_one_that_is_over_its_memory_is_reported_and_serves_on(site, meter):
+    await site.control()
+    await site.deploy("f", gpu_memory=10 * GIB)
+    (replica,) = await site.settled("f")
+    meter.used[replica] = 12 * 1024
+    text = await told(site, "f", "over its GPU memory")
+    assert text == f"replica {replica} is over its GPU memory: it uses 12 GiB of GPU-0, and 10 GiB are its own"
+    assert (await site.store.status("f")).status == DeploymentStatus.HEALTHY
+    meter.used[replica] = 10 * 1024
+
+    async def silent() -> bool:
+        return (await site.store.status("f")).message == ""
+
+    await site.until(silent, "the report to end")
+    assert site.running == [replica] and not site.stopped
+
+
+async def test_one_that_is_over_its_memory_is_restarted_where_that_is_asked_for(site, meter):
+    await site.control()
+    await site.deploy("f", num_gpus=0.25, num_replicas=2)
+    replicas = await site.settled("f")
+    meter.used |= {replicas[0]: 30000, replicas[1]: 40000}
+    await told(site, "f", "over its GPU memory")
+    started = len(site.engine.calls)
+    await site.deploy("f", num_gpus=0.25, num_replicas=2, gpu_policy="restart")  # in place: it is live
+
+    async def replaced() -> bool:
+        return not set(site.running) & set(replicas) and len(site.running) == 2
+
+    await site.until(replaced, "both to be replaced")
+    await site.settled("f")
+    calls = [call for call in site.engine.calls[started:] if call[0] in ("start", "stop")]
+    stops = [place for place, (method, _) in enumerate(calls) if method == "stop"]
+    assert [calls[place][1] for place in stops] == [replicas[1], replicas[0]]  # the greater evil first
+    assert "start" in [method for method, _ in calls[stops[0] : stops[1]]]  # not before its successor is there
+
+
+async def test_the_only_one_serves_until_its_successor_does(site, meter):
+    await site.control()
+    await site.deploy("f", num_gpus=0.25, gpu_policy="restart")
+    (replica,) = await site.settled("f")
+    meter.used[replica] = 30000
+
+    async def replaced() -> bool:
+        return len(site.running) == 1 and site.running != [replica]
+
+    await site.until(replaced, "a new replica")
+    calls = [call for call in site.engine.calls if call[0] in ("start", "stop")]
+    assert calls[-2:] == [("start", site.running[0]), ("stop", replica)]
+
+
+async def test_without_room_for_a_successor_it_is_stopped_first(site, meter):
+    await site.control()
+    await site.deploy("f", num_gpus=0.75, gpu_policy="restart")
+    (replica,) = await site.settled("f")
+    meter.used[replica] = 70000
+
+    async def replaced() -> bool:
+        return len(site.running) == 1 and site.running != [replica]
+
+    await site.until(replaced, "a new replica")
     assert set(await balanced(site)) == {"f"}
 
 

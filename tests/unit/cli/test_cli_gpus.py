@@ -7,24 +7,43 @@ from typing import Any
 from fngw.cli.gpus import _page
 
 EMPTY: dict[str, Any] = {"gpus": [], "reason": "", "memory_mib": None, "cpus": None}
-GPU = {"uuid": "GPU-0", "model": "H100", "memory_mib": 81920, "mig": False, "fault": "", "leases": []}
+GPU = {
+    "uuid": "GPU-0",
+    "model": "H100",
+    "memory_mib": 81920,
+    "mig": False,
+    "fault": "",
+    "used": None,
+    "leases": [],
+}
 
 
 def page(**found: Any) -> list[str]:
     return "\n".join(_page({**EMPTY, **found})).split("\n")
 
 
-def lease(deployment: str, share: float, memory_mib: int) -> dict[str, Any]:
-    return {"deployment": deployment, "replica": deployment.lower(), "share": share, "memory_mib": memory_mib}
+def lease(deployment: str, share: float, memory_mib: int, used: Any = None) -> dict[str, Any]:
+    about = {"deployment": deployment, "replica": deployment.lower(), "used": used}
+    return {**about, "share": share, "memory_mib": memory_mib}
 
 
 def test_a_device_and_each_who_holds_some_of_it():
     leases = [lease("A", 0.5, 40960), lease("B", 0.25, 20480)]
     gpu = {**GPU, "free": {"share": 0.25, "memory_mib": 20480}, "leases": leases}
     assert page(gpus=[gpu]) == [
-        "GPU    MODEL  MEMORY  FREE          HELD BY",
-        "GPU-0  H100   80 GiB  0.25, 20 GiB  A (a): 0.5, 40 GiB",
-        "                                    B (b): 0.25, 20 GiB",
+        "GPU    MODEL  MEMORY  FREE          USED  HELD BY",
+        "GPU-0  H100   80 GiB  0.25, 20 GiB  -     A (a): 0.5, 40 GiB",
+        "                                          B (b): 0.25, 20 GiB",
+    ]
+
+
+def test_what_is_used_of_a_device():
+    leases = [lease("A", 0.5, 40960, {"memory_mib": 30720, "percent": 70}), lease("B", 0.5, 40960)]
+    used = {"memory_mib": 31744, "percent": None}
+    gpu = {**GPU, "free": {"share": 0, "memory_mib": 0}, "leases": leases, "used": used}
+    assert page(gpus=[gpu])[1:] == [
+        "GPU-0  H100   80 GiB  -     31 GiB  A (a): 0.5, 40 GiB; uses 30 GiB, 70%",
+        "                                    B (b): 0.5, 40 GiB",
     ]
 
 
@@ -33,9 +52,9 @@ def test_devices_that_are_free_full_or_not_used():
     full = {**GPU, "uuid": "GPU-1", "free": {"share": 0.0, "memory_mib": 0}, "leases": [lease("A", 1.0, 81920)]}
     broken = {**GPU, "uuid": "GPU-2", "free": {"share": 0.0, "memory_mib": 0}, "fault": "critical error XID 79"}
     assert page(gpus=[free, full, broken])[1:] == [
-        "GPU-0  H100   80 GiB  1, 80 GiB                        -",
-        "GPU-1  H100   80 GiB  -                                A (a): 1, 80 GiB",
-        "GPU-2  H100   80 GiB  not used: critical error XID 79  -",
+        "GPU-0  H100   80 GiB  1, 80 GiB                        -     -",
+        "GPU-1  H100   80 GiB  -                                -     A (a): 1, 80 GiB",
+        "GPU-2  H100   80 GiB  not used: critical error XID 79  -     -",
     ]
 
 

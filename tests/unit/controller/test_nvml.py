@@ -8,9 +8,11 @@ import sys
 import pytest
 
 from fngw_controller.inventory import nvml
-from fngw_controller.inventory.fake_nvml import FakeGpu, FakeNvml
+from fngw_controller.inventory.base import GpuProcess, InUse
+from fngw_controller.inventory.fake_nvml import FakeGpu, FakeNvml, FakeProcess
 from fngw_controller.inventory.nvml import NvmlGpus
 from fngw_state.resources import Device
+from fngw_state.usage import DeviceUse
 
 
 @pytest.fixture
@@ -119,6 +121,47 @@ async def test_without_a_driver_the_library_is_not_even_imported(monkeypatch: py
     monkeypatch.delitem(sys.modules, "pynvml", raising=False)
     assert (await NvmlGpus().read()).reason.startswith("NVML fails: libno-such-driver.so.1")
     assert "pynvml" not in sys.modules
+
+
+async def test_what_is_used_of_each_device_and_by_whom(library: FakeNvml, gpus: NvmlGpus):
+    library.gpus[0].processes = [
+        FakeProcess(10, 3 << 30, 40),
+        FakeProcess(11, None),
+        FakeProcess(12, 1 << 30, mps=True),
+    ]
+    await gpus.read()
+    found = await gpus.in_use()
+    assert found is not None
+    assert found.devices["GPU-0"] == DeviceUse(4096, 40)
+    assert found.processes == (
+        GpuProcess(10, "GPU-0", 3072, 40),
+        GpuProcess(11, "GPU-0", 0, 0),
+        GpuProcess(12, "GPU-0", 1024, 0),
+    )
+    library.old = True
+    found = await gpus.in_use()
+    assert found is not None and [p.pid for p in found.processes] == [10, 11]
+
+
+async def test_what_is_used_of_slices(library: FakeNvml, gpus: NvmlGpus):
+    part = FakeGpu("MIG-0", memory=10 << 30, processes=[FakeProcess(10, 2 << 30, 40)])
+    library.gpus[:] = [FakeGpu("GPU-0", slices=[part])]
+    await gpus.read()
+    found = await gpus.in_use()
+    assert found is not None
+    assert found.devices == {"MIG-0": DeviceUse(2048, None)}
+    assert found.processes == (GpuProcess(10, "MIG-0", 2048, None),)
+
+
+async def test_of_a_gpu_that_does_not_answer_nothing_is_told(library: FakeNvml, gpus: NvmlGpus):
+    await gpus.read()
+    library.gpus[0].lost = True
+    found = await gpus.in_use()
+    assert found is not None and set(found.devices) == {gpu.uuid for gpu in library.gpus[1:]}
+    library.failure = library.NVMLError_DriverNotLoaded("Driver Not Loaded")
+    assert await gpus.in_use() == InUse()
+    await gpus.read()
+    assert await gpus.in_use() is None
 
 
 async def test_this_machines_own_driver_or_its_absence():

@@ -7,6 +7,7 @@ import pytest
 from fngw_gateway.exposition import render
 from fngw_gateway.proxy.tally import CLIENT_LEFT, ROW_LENGTH, Tally, add_rows, without_gauges
 from fngw_state.records import DeploymentStatus, Replica, ReplicaState, Status
+from fngw_state.usage import DeviceUse, ReplicaUse, Usage
 
 
 def test_a_tally() -> None:
@@ -34,7 +35,22 @@ def test_the_text() -> None:
     unserved.refuse(404)
     replicas = tuple(Replica(str(n), "f", 1, ReplicaState(state), 0.0) for n, state in enumerate(STATES))
     status = Status("f", DeploymentStatus.HEALTHY, "", 1, None, None, replicas)
-    assert render({"f": tally.row(queued=1), "": unserved.row(0)}, {"f": status}) == EXPECTED
+    assert render({"f": tally.row(queued=1), "": unserved.row(0)}, {"f": status}, Usage()) == EXPECTED
+
+
+def test_what_replicas_use_of_gpus() -> None:
+    gpus = {"GPU-0": DeviceUse(3, 40, own_mib=2), "MIG-1": DeviceUse(0, None, own_mib=1)}
+    text = render({}, None, Usage({}, {"r1": ReplicaUse("f", 5, gpus)}))
+    samples = [line for line in text.splitlines() if not line.startswith("#")]
+    one, other = (f'{{deployment="f",replica="r1",gpu="{uuid}"}}' for uuid in gpus)
+    assert samples == [
+        f'fngw_replica_memory_bytes{{deployment="f",replica="r1"}} {5 << 20}',
+        f"fngw_replica_gpu_memory_bytes{one} {3 << 20}",
+        f"fngw_replica_gpu_memory_bytes{other} 0",
+        f"fngw_replica_gpu_memory_own_bytes{one} {2 << 20}",
+        f"fngw_replica_gpu_memory_own_bytes{other} {1 << 20}",
+        f"fngw_replica_gpu_utilization_ratio{one} 0.4",
+    ]
 
 
 STATES = ["READY", "READY", "DRAINING"]

@@ -24,6 +24,7 @@ WRONG_TYPES: dict[str, list[Any]] = {
     "num_gpus": ["a", None],
     "memory": [1.5, []],
     "gpu_memory": [1.5],
+    "gpu_policy": [None, True],
     "python": [3.11],
     "conda": [["numpy"], 1],
     "pip": [{"numpy": "1"}, [1]],
@@ -65,6 +66,7 @@ WRONG_VALUES: dict[str, list[Any]] = {
     "num_gpus": [-1, 1.5, 0.3333333, float("inf")],
     "memory": ["lots", "-1MiB", 0, "12 parsecs"],
     "gpu_memory": ["", "0"],
+    "gpu_policy": ["", "kill"],
     "python": ["3", "2.7", "3.11.4", "py311"],
     "env": [
         {"": "x"},
