@@ -114,7 +114,9 @@ async def test_a_build_is_told_to_its_end(desk: Desk) -> None:
             "unit": "bytes",
         }
         await desk.tell(BuildProgress("download", 2, 2, "bytes"), BuildProgress("link", 1, 9, "packages"))
-        assert [(await anext(told))["message"] for _ in range(2)] == ["download", "link"], "each of its steps is told"
+        assert [(await anext(told))["message"] for _ in range(2)] == ["download", "link"], (
+            "each of its steps is told"
+        )
         await desk.finish(MADE)
         last = await anext(told)
         assert last["kind"] == "done"
