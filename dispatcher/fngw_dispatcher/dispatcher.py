@@ -16,6 +16,7 @@ from fngw_dispatcher.desk import Desk
 from fngw_dispatcher.http import Client, unix
 from fngw_dispatcher.lane import Family, Lane
 from fngw_dispatcher.rq_worker import RqWorker, new_name
+from fngw_dispatcher.scheduler import Scheduler
 from fngw_dispatcher.sending import Sender
 from fngw_dispatcher.settings import DispatcherSettings
 from fngw_dispatcher.shares import Shares
@@ -24,6 +25,7 @@ from fngw_state.call_work import CallWork
 from fngw_state.calls import Calls
 from fngw_state.cancellable import cancel
 from fngw_state.payloads import Payloads
+from fngw_state.schedules import Schedules
 from fngw_state.store import LOST, Store
 from fngw_state.watch import watch
 
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 
 #: Most callbacks under way, over all dispatchers.
 CALLBACKS = 50
+SCHEDULES_EVERY_S = 1.0
 UPKEEP_AT_MOST_EVERY_S = 4.0
 RETRY_S = 0.5
 
@@ -94,6 +97,7 @@ class Dispatcher:
             self._hear(),
             _repeat(self._settings.call_lease_s / 3, lambda: asyncio.to_thread(worker.beat, len(self._desk) > 0)),
             _repeat(every, self._upkeep),
+            _repeat(SCHEDULES_EVERY_S, Scheduler(Schedules(self._store), self._calls, time.time).look),
         ]
 
     async def _finish(self) -> None:
