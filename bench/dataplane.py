@@ -67,12 +67,14 @@ def measure(subjects: Sequence[Subject], folder: Path, options: Namespace) -> di
     """Run everything, in turn."""
     cases: dict[Cell, Callable[[], Slice]] = {}
     for kind, request in requests().items():
+        if options.only not in (None, kind):
+            continue
         wrk = Wrk(folder, request)
         for count in ALL_CONNECTIONS if options.full or kind == "hello" else CONNECTIONS:
             for subject in subjects:
                 run = partial(wrk.run, subject.urls[kind], count, options.slice, subject.pids)
                 cases[Cell(kind, count, subject.name)] = run
-    for count in CONNECTIONS:
+    for count in CONNECTIONS if options.only in (None, BY_HANDLE) else ():
         for subject in subjects:
             if subject.name.startswith("fngw"):
                 run = partial(by_handle, subject, count, options.slice)
@@ -147,7 +149,7 @@ def goals(results: Results) -> list[Goal]:
         return [getattr(a, field) / getattr(b, field) for a, b in pairs(kind, count, "nginx")]
 
     added = [a.p50 - b.p50 for a, b in pairs("hello", 1, "direct")]
-    cpu = [s.cpu for s in results[Cell("hello", 64, "fngw 1")]]
+    cpu = [s.cpu for s in results.get(Cell("hello", 64, "fngw 1"), ())]
     return [
         Goal("GET hello, c=64: requests/s, of nginx'", of_nginx("hello", 64, "rps"), "×", Least(0.75)),
         Goal("GET hello, c=1: p50 above the replica's", added, "µs", Most(200), Most(150)),
@@ -166,6 +168,7 @@ def parse() -> Namespace:
     parser.add_argument(
         "--no-scale", action="store_true", help="leave out what is measured of many routes and clients"
     )
+    parser.add_argument("--only", choices=NAMES, help="one kind of request alone")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.slice = 2, 0.5

@@ -49,6 +49,8 @@ class Goal:
 
     @property
     def verdict(self) -> str:
+        if not self.values:
+            return "not measured"
         median = statistics.median(self.values)
         if not self.bound.holds(median):
             return "MISSED"
@@ -57,7 +59,7 @@ class Goal:
     def row(self) -> tuple[str, ...]:
         wanted = f"{self.bound} {self.unit}" + (f" (moon: {self.moon})" if self.moon else "")
         if not self.values:
-            return self.name, "–", "", wanted, "not measured"
+            return self.name, "–", "", wanted, self.verdict
         digits = 0 if statistics.median(self.values) >= 20 else 2
         name, median, span = Figures.of(self.values).row(self.name, digits=digits)
         return name, median, span, wanted, self.verdict

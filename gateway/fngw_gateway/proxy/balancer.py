@@ -108,7 +108,7 @@ class Backend:
 
     def update(self, deployment: RoutedDeployment) -> None:
         """Take over what the routing table says now. Replicas that stay keep their counts and connections."""
-        if deployment == self._deployment:
+        if deployment is self._deployment or deployment == self._deployment:
             return  # nearly all of them, when one of 10,000 changes
         self._deployment = deployment
         was_reachable = self.reachable
