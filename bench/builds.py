@@ -212,8 +212,8 @@ class Builds:
     def __post_init__(self) -> None:
         self._http = httpx.Client(base_url=self.where.url, timeout=600)
         self._client = Client(Endpoint(self.where.url))
-        # What is no Python is refused, but by a builder: once the controller has said what it builds for.
-        nothing = {"spec": dataclasses.replace(self._packed({}), python="0.0", pip=None).to_dict()}
+        # There is no such Python, which a builder says: once the controller has said what is built for.
+        nothing = {"spec": dataclasses.replace(self._packed({}), python="3.99", pip=None).to_dict()}
         until = time.monotonic() + 30
         while self._http.post("/-/api/v1/builds", json=nothing).status_code == 503:
             if time.monotonic() > until:

@@ -158,18 +158,15 @@ class Images:
             BuildFailed: ``disk_full`` or ``engine_error``.
         """
         try:
-            self.load(base, layers, plan, report)
+            image = self.load(base, layers, plan, report)
         except Refused as refused:
             log.info("the engine takes no partial archive (%s)", refused)
             report.say("the engine takes no partial archive; committing a container instead")
-            self.commit(base, layers, plan)
-        image = self.find(plan.tag)
-        if image is None:
-            raise _engine_error(f"it said nothing of an error, but has no {plan.tag}")
+            image = self.commit(base, layers, plan)
         self._keep(plan, report)
         return image
 
-    def load(self, base: Image, layers: Sequence[Layer], plan: Plan, report: Report) -> None:
+    def load(self, base: Image, layers: Sequence[Layer], plan: Plan, report: Report) -> Image:
         """Add the layers by an archive that holds nothing else: the fast way, and the same id each time.
 
         Raises:
@@ -185,10 +182,12 @@ class Images:
         errors = [str(message["error"]) for message in messages if "error" in message]
         if any(map(disk_full, errors)):
             raise no_space("; ".join(errors))
-        if errors or self.find(plan.tag) is None:
+        image = None if errors else self.find(plan.tag)
+        if image is None:
             raise Refused("; ".join(errors) or "no error, and no image")
+        return image
 
-    def commit(self, base: Image, layers: Sequence[Layer], plan: Plan) -> None:
+    def commit(self, base: Image, layers: Sequence[Layer], plan: Plan) -> Image:
         """Add the layers, as one, by unpacking them into a container that is never started. Works with any engine,
         but the engine writes the time into the image, so that each has an id of its own."""
         client = self.client
@@ -203,6 +202,10 @@ class Images:
             client.commit(container, plan.repository, plan.key, changes=changes)
         finally:
             self._remove_container(container)
+        image = self.find(plan.tag)
+        if image is None:
+            raise _engine_error(f"it said nothing of an error, but has no {plan.tag}")
+        return image
 
     def _remove_container(self, container: str) -> None:
         try:

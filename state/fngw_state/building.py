@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 News = str | BuildProgress | BuildResult
 
 #: Between looks at a build: at first, as one of code alone is done in a blink; and later.
-POLL_S, SLOW_POLL_S = 0.02, 0.2
+POLL_S, SLOW_POLL_S = 0.01, 0.2
 #: Seconds after which a build is a slow one.
 SLOW_AFTER_S = 2.0
 #: Between looks at whether anybody still works on it.

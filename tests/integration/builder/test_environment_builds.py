@@ -22,6 +22,7 @@ from tests.private_engine import PrivateEngine
 
 from fngw.errors import BuildFailed, from_problem
 from fngw_builder import jobs
+from fngw_builder.container_compiler import ContainerCompiler
 from fngw_builder.settings import BuilderSettings
 from fngw_state import builds, keys
 from fngw_state.records import BuildRequest
@@ -268,6 +269,20 @@ def test_a_base_that_was_removed_is_made_again(
     again = jobs.make(wants("legacylib=1.15"), settings, report)
     assert not again.reused
     assert again.artifact == first
+
+
+def test_byte_code_that_is_kept_makes_the_same_image(
+    settings: Any, wants: Any, report: Any, engine: docker.DockerClient, monkeypatch: Any
+) -> None:
+    request, made = wants(pip=("pip-greeter", "pip-legacylib==1.15.0")), []  # what no other test has
+    for compiles in (True, False):
+        if not compiles:
+            monkeypatch.setattr(ContainerCompiler, "compile", None)
+        made.append(jobs.make(request, settings, report))
+        for image in (made[-1].artifact.ref, made[-1].artifact.environment):
+            engine.images.remove(image, force=True)
+    assert not made[1].reused
+    assert made[0].artifact == made[1].artifact
 
 
 def test_cuda_without_a_driver_warns(settings: Any, wants: Any, report: Any) -> None:
