@@ -17,12 +17,17 @@ from rq.worker.base import BaseWorker
 
 from fngw_state import builds
 
-__all__ = ["RqWorker", "new_name"]
+__all__ = ["RqWorker", "name_prefix", "new_name"]
+
+
+def name_prefix() -> str:
+    """Return how the names of all dispatchers on this machine begin."""
+    return f"dispatcher-{socket.gethostname()}-"
 
 
 def new_name() -> str:
     """Return a name that no other dispatcher has: a container's processes all have the same number."""
-    return f"dispatcher-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
+    return f"{name_prefix()}{os.getpid()}-{uuid.uuid4().hex[:4]}"
 
 
 class RqWorker(BaseWorker):  # type: ignore[misc]

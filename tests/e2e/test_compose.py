@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("compose"), pytest.mar
 
 REPO = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-SERVICES = {"redis", "gateway", "builder", "controller"}
+SERVICES = {"redis", "gateway", "builder", "controller", "dispatcher"}
 EXAMPLES = ("greeter", "square", "files", "compose")
 NAMES = ("Greeter", "square", "archive", "Counter", "summary")
 DEADLINE_S = 60.0
