@@ -10,6 +10,7 @@
 ``embedded``  the embedded Redis: its binary, its configuration, its URL
 ``diagnosis`` pure: what a Redis that would not start was complaining about
 ``redis``     Redis as the parts meet it: started here or given, and answering
+``syncing``   has what the embedded Redis wrote on the disk, every second
 ``parts``     pure: the processes to run, as data
 ``ladder``    pure: how long to wait before the next try
 ``child``     one child process that cannot outlive this one

@@ -16,13 +16,14 @@ from fngw_supervisor.crew import Crew, Keeper
 from fngw_supervisor.datadir import redis_password
 from fngw_supervisor.diagnosis import diagnose
 from fngw_supervisor.say import Say
+from fngw_supervisor.settings import Fsync
 
 _START_S = 60.0
 _POLL_S = 0.01
 _PING_S = 5.0
 
 
-async def start_embedded(crew: Crew, layout: Layout, say: Say) -> str:
+async def start_embedded(crew: Crew, layout: Layout, fsync: Fsync, say: Say) -> str:
     """Start the embedded Redis, wait until it answers, and return its URL.
 
     Raises:
@@ -30,7 +31,7 @@ async def start_embedded(crew: Crew, layout: Layout, say: Say) -> str:
     """
     server = embedded.find_server()
     password = redis_password(layout.data)
-    keeper = crew.start(embedded.redis_part(server, layout, password))
+    keeper = crew.start(embedded.redis_part(server, layout, password, fsync))
     url = embedded.redis_url(layout, password)
     if not await _answers(password, keeper, layout.redis_socket, say):
         raise _failed(keeper, server, layout)

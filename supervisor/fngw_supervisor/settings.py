@@ -17,6 +17,13 @@ class EngineChoice(StrEnum):
     PROCESS = "process"
 
 
+class Fsync(StrEnum):
+    """When what the embedded Redis wrote is on the disk: within a second, or before each answer."""
+
+    SECOND = "second"
+    ALWAYS = "always"
+
+
 def default_workers() -> int:
     """Half of the processors, at most four: the replicas need the rest."""
     return max(1, min(4, (os.cpu_count() or 1) // 2))
@@ -39,6 +46,12 @@ class UpSettings(SharedSettings):
     )
     token: str | None = Field(
         default=None, description="The token that clients must send. Default: none is asked for."
+    )
+
+    fsync: Fsync = Field(
+        default=Fsync.SECOND,
+        description="When the embedded Redis' writes are on disk: second (a power cut loses the last one at most),"
+        " or always (before each answer: slower). A killed Redis loses none either way.",
     )
 
     @property

@@ -17,10 +17,11 @@ from fngw_supervisor.lock import Lock, Running
 from fngw_supervisor.parts import Part, Site, Stage, plan_parts
 from fngw_supervisor.probe import is_healthy
 from fngw_supervisor.say import Say
-from fngw_supervisor.settings import UpSettings
+from fngw_supervisor.settings import Fsync, UpSettings
 from fngw_supervisor.sockets import Listening, listening
 from fngw_supervisor.space import Space
 from fngw_supervisor.stops import Stopped, Stops
+from fngw_supervisor.syncing import keep_synced
 from fngw_supervisor.takeover import take_lock
 
 Plan = Callable[[Site], Iterable[Part]]
@@ -89,6 +90,7 @@ class House:
         self._sockets = sockets
         self._crew = Crew((lock.fd,), say)
         self._say = say
+        self._syncing: asyncio.Task[None] | None = None
 
     async def run(self, plan: Plan, ready: Callable[[], None]) -> None:
         """Start everything, keep it running until a signal, and stop it."""
@@ -111,7 +113,11 @@ class House:
     async def _redis(self) -> str:
         if self._settings.external_redis:
             return await redis.use_external(self._settings.external_redis, self._say)
-        return await redis.start_embedded(self._crew, self._settings.layout, self._say)
+        layout, fsync = self._settings.layout, self._settings.fsync
+        url = await redis.start_embedded(self._crew, layout, fsync, self._say)
+        if fsync is Fsync.SECOND:
+            self._syncing = asyncio.create_task(keep_synced(layout.redis, self._say))
+        return url
 
     def _site(self, redis_url: str) -> Site:
         return Site(
@@ -156,6 +162,8 @@ class House:
         self._sockets.close()  # from here on a new connection is refused, rather than left waiting for nobody
         for stage in (Stage.GATEWAY, Stage.BUILDER, Stage.REDIS):
             await self._crew.stop(stage, stops.hurried)
+        if self._syncing is not None:
+            self._syncing.cancel()
         self._settings.layout.remove_run()
         if serving:
             self._say("stopped", "the deployments come back at the next fngw up")

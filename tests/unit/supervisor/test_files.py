@@ -13,6 +13,7 @@ from fngw.errors import FngwError
 from fngw_state.layout import Layout
 from fngw_supervisor import datadir, embedded, logs
 from fngw_supervisor.lock import Lock, Running, holders, is_free
+from fngw_supervisor.settings import Fsync
 
 # -- data directory ---------------------------------------------------------------------------------------
 
@@ -108,10 +109,12 @@ def test_a_lock_file_that_says_nothing(tmp_path: Path, text: str) -> None:
 
 
 def test_configuration_quotes_paths() -> None:
-    text = embedded.configuration(Layout(Path('/a "b" c'), Path("/r")), "pass word")
+    text = embedded.configuration(Layout(Path('/a "b" c'), Path("/r")), "pass word", Fsync.SECOND)
     assert 'dir "/a \\"b\\" c/redis"' in text
     assert 'requirepass "pass word"' in text
     assert "port 0" in text
+    assert "appendfsync no\n" in text  # not everysec: see syncing
+    assert "appendfsync always\n" in embedded.configuration(Layout(Path("/d"), Path("/r")), "p", Fsync.ALWAYS)
 
 
 def test_url_survives_strange_characters() -> None:
