@@ -117,6 +117,7 @@ def test_the_doctor_and_what_it_advises(stack: Any, app: Any) -> None:
         "controller",
         "gateways",
         "builder",
+        "dispatchers",
         "base",
     )
     assert {name: found[name]["state"] for name in well} == dict.fromkeys(well, "ok")
