@@ -123,6 +123,7 @@ def test_a_deploy_that_is_overtaken_stops_its_build(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # it downloads scikit-learn
 def test_the_example_that_reads_digits(docker_stack: Any, unique: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(EXAMPLES / "digits", tmp_path / "digits"))
     docker_stack.fngw("deploy", str(folder / "app.py"), "--name", unique, timeout=300)
