@@ -67,6 +67,7 @@ bench: env engine images  ## measure; prints ratios from interleaved runs
 	@$(BIN)/python bench/memory.py
 	@$(BIN)/python bench/builds.py
 	@$(BIN)/python bench/dataplane.py
+	@$(BIN)/python bench/calls.py
 
 bench-peers: env  ## measure other servers against fngw: installs them from the package index for the time being (root)
 	@$(BIN)/python bench/peers.py

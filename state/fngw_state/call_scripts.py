@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from fngw_state import keys
 
-__all__ = ["ACCEPT", "CANCEL", "PIN", "RETRY", "SHARED"]
+__all__ = ["ACCEPT", "AWAIT", "CANCEL", "PIN", "RETRY", "SHARED"]
 
 _NAMES = {
     name: value
@@ -240,6 +240,15 @@ if f.status == 'failed' then
   enqueue(id, f.queue, t)
 end
 return f.status
+"""
+)
+
+# ARGV id. Have the end of a call published; of one that is known, so that none comes into being by this.
+AWAIT = (
+    SHARED
+    + """
+if call('EXISTS', CALL .. ARGV[1]) == 1 then call('HSET', CALL .. ARGV[1], 'awaited', '1') end
+return 1
 """
 )
 

@@ -81,6 +81,7 @@ class Calls:
         self._accept = Batched(store.redis, call_scripts.ACCEPT)
         self._cancel = store.redis.register_script(call_scripts.CANCEL)
         self._retry = store.redis.register_script(call_scripts.RETRY)
+        self._await = store.redis.register_script(call_scripts.AWAIT)
         self._pin = store.redis.register_script(call_scripts.PIN)
         self._ended: dict[str, set[asyncio.Event]] = {}
         self._listener: asyncio.Task[None] | None = None
@@ -215,7 +216,7 @@ class Calls:
             return call
         nudge = self._listen(call_id)
         try:
-            await self._redis.hset(keys.CALL + call_id, "awaited", "1")
+            await self._await(args=[call_id])
             end = asyncio.get_running_loop().time() + seconds
             while True:
                 call = await self.find(call_id)
