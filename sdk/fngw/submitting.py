@@ -24,7 +24,7 @@ from fngw.http1 import Reply
 from fngw.protocol import CALL_STATUS_HEADER, CALLS_PREFIX, ERROR_TYPE, PROBLEM_TYPE, RESULT_TYPE
 from fngw.refs import decode, refusal
 
-__all__ = ["Call", "list_calls", "submit", "wish_headers"]
+__all__ = ["Call", "ask", "list_calls", "submit", "wish_headers"]
 
 #: Seconds that one request waits for a call's end; what is on the way may end longer ones.
 POLL_S = 20
@@ -82,7 +82,7 @@ class Call:
         Raises:
             CallNotFound, Unreachable: as ``status``.
         """
-        return _ask("GET", _path(self._id))
+        return ask("GET", _path(self._id))
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """Return what the function returned, waiting for it up to ``timeout`` seconds (None: as long as it takes).
@@ -103,7 +103,7 @@ class Call:
         Raises:
             CallNotFound, Unreachable: as ``status``.
         """
-        after = _ask("DELETE", _path(self._id))
+        after = ask("DELETE", _path(self._id))
         return after["status"] == "cancelled" or bool(after["cancelling"])
 
     def retry(self) -> None:
@@ -113,7 +113,7 @@ class Call:
             CallNotFound: as ``status``.
             FngwError: it did not fail (``call_not_failed``).
         """
-        _ask("POST", _path(self._id, "/retry"))
+        ask("POST", _path(self._id, "/retry"))
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the result. Giving up waiting does not cancel the call."""
@@ -188,7 +188,7 @@ def list_calls(
     """
     wanted = {"deployment": deployment, "status": status, "limit": limit}
     query = urlencode({name: value for name, value in wanted.items() if value is not None})
-    return list(_ask("GET", f"{CALLS_PREFIX.rstrip('/')}?{query}")["calls"])
+    return list(ask("GET", f"{CALLS_PREFIX.rstrip('/')}?{query}")["calls"])
 
 
 def _path(call_id: str, rest: str = "") -> str:
@@ -197,8 +197,21 @@ def _path(call_id: str, rest: str = "") -> str:
     return f"{CALLS_PREFIX}{call_id}{rest}"
 
 
-def _ask(method: str, path: str) -> Dict[str, Any]:
-    reply = transport.submit(transport.request(endpoint.current(), method, path, {})).result()
+def ask(method: str, path: str, value: Any = None) -> Dict[str, Any]:
+    """Send a request to the gateway's own pages; return the JSON object that it answers (204: an empty one).
+
+    Args:
+        method, path: the request's.
+        value: sent as JSON, unless it is None.
+
+    Raises:
+        FngwError: what the gateway says instead.
+    """
+    body = () if value is None else (json.dumps(value).encode(),)
+    headers = {} if value is None else {"content-type": "application/json"}
+    reply = transport.submit(transport.request(endpoint.current(), method, path, headers, body)).result()
+    if reply.status == 204:
+        return {}
     if reply.status >= 300 or reply.kind != "application/json":
         raise refusal(reply, f"{method} {path}")
     return dict(json.loads(bytes(reply.body).decode()))

@@ -24,7 +24,7 @@ from fngw_state.calls import from_text, to_text
 from fngw_state.records import Desired
 from fngw_state.store import Store
 
-__all__ = ["Schedule", "Schedules", "due_ticks", "of_deployment", "ticks_to_run"]
+__all__ = ["Schedule", "Schedules", "due_ticks", "next_tick", "of_deployment", "ticks_to_run"]
 
 TICK_HEADER = "fngw-schedule-tick"
 #: A tick that is found this late was missed.
@@ -108,6 +108,12 @@ def due_ticks(schedule: Schedule, after: float, now: float) -> list[float]:
     while len(found) < MOST_TICKS and (tick := float(ticks.get_next())) <= now:
         found.append(tick)
     return found
+
+
+def next_tick(schedule: Schedule, after: float) -> float:
+    """Return the first tick after a time, in Unix seconds."""
+    start = datetime.fromtimestamp(after, ZoneInfo(schedule.timezone))
+    return float(croniter(schedule.cron, start, ret_type=float).get_next())
 
 
 def ticks_to_run(schedule: Schedule, due: Iterable[float], now: float) -> list[float]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 
 import pytest
+from redis import Redis
+
+from fngw_state import keys
 
 SOURCE = """
 import hashlib
@@ -175,7 +179,6 @@ def test_a_call_waits_for_replicas_and_fails_when_its_deployment_goes(process_st
 
 
 def test_rq_and_its_tools_show_the_calls(process_app):
-    from redis import Redis
     from rq import Queue
     from rq.job import Job
     from rq.serializers import JSONSerializer
@@ -190,3 +193,39 @@ def test_rq_and_its_tools_show_the_calls(process_app):
         queue = Queue("calls-low", connection=redis, serializer=JSONSerializer)
         assert delayed in queue.scheduled_job_registry.get_job_ids()
         http.delete(f"/-/calls/{delayed}")
+
+
+def test_schedules(process_app, wait):
+    app = process_app
+    fngw = app.stack.fngw
+    words = ("--method", "double", "--data", "3", "--json")
+    made = json.loads(fngw("calls", "schedule", app.name, "* * * * *", *words).stdout)
+    assert (made["name"], made["target"]) == (app.name, f"/-/call/{app.name}/double")
+    assert 0 < made["next"] - time.time() <= 60
+    with app.stack.http as http:
+        own = {"schedule": "@hourly", "schedule_timezone": "Asia/Tokyo"}
+        changed = http.patch(f"/-/api/v1/deployments/{app.name}", json=own)
+        assert changed.status_code == 202
+        wait(lambda: f"@{app.name}" in fngw("calls", "schedule").stdout, "the deployment's own schedule")
+        # The clock is put back: the tick of this minute is due.
+        with Redis.from_url(app.stack.redis_url) as redis:
+            wait(lambda: redis.hexists(keys.SCHEDULE_TICKS, app.name), "the first look at the schedule")
+            redis.hset(keys.SCHEDULE_TICKS, app.name, made["next"] - 61)
+        listed = {"deployment": app.name}
+        made_by_it = wait(lambda: http.get("/-/calls", params=listed).json()["calls"], "its call", 90)
+        result = json.loads(fngw("calls", "result", made_by_it[0]["id"], "--timeout", "30", "--json").stdout)
+        assert result == {"result": 6}
+    minutely = "* * * * *"
+    for words in (
+        ["* * * *"],
+        ["61 * * * *"],
+        [minutely, "--timezone", "Mars/Olympus"],
+        [minutely, "--name", "a b"],
+    ):
+        refused = fngw("calls", "schedule", app.name, *words, "--json", check=False)
+        assert (refused.returncode, json.loads(refused.stdout)["error"]["code"]) == (1, "validation_error"), words
+    assert fngw("calls", "schedule", "nobody", "@daily", check=False).returncode == 3
+    assert fngw("calls", "schedule", app.name, check=False).returncode == 2
+    assert fngw("calls", "schedule", app.name, "--remove").stdout == f"removed {app.name}\n"
+    gone = fngw("calls", "schedule", app.name, "--remove", "--json", check=False)
+    assert json.loads(gone.stdout)["error"]["code"] == "schedule_not_found"

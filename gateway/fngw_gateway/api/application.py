@@ -9,7 +9,19 @@ from fastapi.responses import HTMLResponse
 
 import fngw
 from fngw.protocol import API_PREFIX
-from fngw_gateway.api import blobs, builds, deployments, doctor, events, gpus, logs, page, problems, versions
+from fngw_gateway.api import (
+    blobs,
+    builds,
+    deployments,
+    doctor,
+    events,
+    gpus,
+    logs,
+    page,
+    problems,
+    schedules,
+    versions,
+)
 from fngw_gateway.api.access import check_access
 from fngw_gateway.calls import pages
 from fngw_gateway.settings import GatewaySettings
@@ -48,7 +60,7 @@ def create_api(store: Store, settings: GatewaySettings, calls: Calls | None = No
     problems.install(app)
     app.get("/-/docs", include_in_schema=False)(docs)
     app.get(f"{API_PREFIX}/info", dependencies=[Depends(check_access)])(info)
-    for room in (deployments, versions, events, logs, blobs, builds, doctor, gpus):
+    for room in (deployments, versions, events, logs, blobs, builds, doctor, gpus, schedules):
         app.include_router(room.router, prefix=API_PREFIX, dependencies=[Depends(check_access)])
     if calls is not None:
         app.state.calls = calls

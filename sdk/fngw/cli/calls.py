@@ -11,6 +11,7 @@ import typer
 
 from fngw.cli import report
 from fngw.cli.options import AsJson, Timeout, Token, Url, use_gateway
+from fngw.cli.schedule import schedule
 from fngw.errors import FngwError
 
 EXAMPLES = {
@@ -20,6 +21,8 @@ EXAMPLES = {
         "fngw calls result 01KAQ7V2M4ZJ0C3S9W8X5T6RNE --timeout 60",
         "fngw calls cancel 01KAQ7V2M4ZJ0C3S9W8X5T6RNE",
         "fngw calls retry 01KAQ7V2M4ZJ0C3S9W8X5T6RNE",
+        "fngw calls schedule Model '0 6 * * mon-fri' --timezone Europe/Berlin --data '{\"full\": true}'",
+        "fngw calls schedule Model --remove",
     ),
 }
 
@@ -32,6 +35,7 @@ class Action(enum.StrEnum):
     result = enum.auto()
     cancel = enum.auto()
     retry = enum.auto()
+    schedule = enum.auto()
 
 
 class CallStatus(enum.StrEnum):
@@ -45,33 +49,64 @@ class CallStatus(enum.StrEnum):
     cancelled = enum.auto()
 
 
+class Missed(enum.StrEnum):
+    """What becomes of missed ticks."""
+
+    skip = enum.auto()
+    once = enum.auto()
+
+
 Option = typer.Option
 Doing = Annotated[Action, typer.Argument(help="What to do.")]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="The calls.", show_default=False)]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ID", help="The calls; of schedule: a deployment, and cron's fields in quotes."),
+]
 Of = Annotated[str | None, Option("--deployment", metavar="NAME", help="List its calls only.", show_default=False)]
 In = Annotated[CallStatus | None, Option("--status", help="List calls in this state only.", show_default=False)]
+Data = Annotated[
+    str | None,
+    Option("--data", metavar="JSON|@file|-", help="Schedule with this argument; - is stdin.", show_default=False),
+]
+Method = Annotated[str, Option("--method", metavar="M", help="Schedule a method other than __call__.")]
+Zone = Annotated[str, Option("--timezone", metavar="ZONE", help="Where the schedule's clock hangs.")]
+Missing = Annotated[Missed, Option("--missed", help="Ticks that passed while fngw was stopped: none, or one call.")]
+As = Annotated[str, Option("--name", metavar="TEXT", help="The schedule's name, if not the deployment's.")]
+Remove = Annotated[bool, Option("--remove", help="Remove the schedule of this name.")]
 Limit = Annotated[int, Option("--limit", min=1, max=1000, metavar="N", help="List at most N, the newest first.")]
 
 
 def calls(
     action: Doing,
-    ids: Ids = None,
+    ids: Words = None,
     deployment: Of = None,
     status: In = None,
     limit: Limit = 50,
     timeout: Timeout = None,
+    data: Data = None,
+    method: Method = "",
+    timezone: Zone = "UTC",
+    missed: Missing = Missed.skip,
+    name: As = "",
+    remove: Remove = False,
     url: Url = None,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """List queued calls, look at one, print its result, cancel calls, or try failed ones again.
+    """List queued calls, look at one, print its result, cancel calls, try failed ones again; or call by the clock.
 
     `fngw call --async` makes one, as do handle.submit and HTTP requests with `Prefer: respond-async`. The result
     is waited for, up to --timeout. With --json: {"calls": [CALL]} of list; one CALL of get; {"result": VALUE};
     {"calls": [{"id", "status"}]} of cancel and retry.
+
+    schedule NAME CRON calls a deployment as `fngw call` does, at the times that cron's five fields say; without
+    words it lists the schedules. With --json: {"schedules": [SCHEDULE]}, one SCHEDULE, or {"removed": NAME}.
     """
     use_gateway(url, token)
-    if action == Action.list:
+    if action == Action.schedule:
+        given = {"data": data, "method": method, "timezone": timezone, "missed": missed, "name": name}
+        schedule(ids or (), {**given, "remove": remove}, as_json)
+    elif action == Action.list:
         _no_ids(ids or ())
         _list(deployment, status, limit, as_json)
     elif action in (Action.get, Action.result):
