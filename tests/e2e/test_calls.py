@@ -216,12 +216,8 @@ def test_schedules(process_app, wait):
         result = json.loads(fngw("calls", "result", made_by_it[0]["id"], "--timeout", "30", "--json").stdout)
         assert result == {"result": 6}
     minutely = "* * * * *"
-    for words in (
-        ["* * * *"],
-        ["61 * * * *"],
-        [minutely, "--timezone", "Mars/Olympus"],
-        [minutely, "--name", "a b"],
-    ):
+    odd_zone, odd_name = [minutely, "--timezone", "Mars/Olympus"], [minutely, "--name", "a b"]
+    for words in (["* * * *"], ["61 * * * *"], odd_zone, odd_name):
         refused = fngw("calls", "schedule", app.name, *words, "--json", check=False)
         assert (refused.returncode, json.loads(refused.stdout)["error"]["code"]) == (1, "validation_error"), words
     assert fngw("calls", "schedule", "nobody", "@daily", check=False).returncode == 3
