@@ -177,14 +177,16 @@ class DockerBuilds:
         took = time.perf_counter() - begin
         if done.returncode:
             raise SystemExit(f"docker build:\n{recipe}\n{done.stdout}{done.stderr}")
-        self._ids.append(iid.read_text())
+        self._ids.append(iid.read_text().strip())
         shutil.rmtree(context)
         return took
 
 
 def remove(image: str) -> None:
     """Remove an image, all its tags included; it may be gone."""
-    subprocess.run(["docker", "rmi", "--force", image], capture_output=True, check=False)
+    done = subprocess.run(["docker", "rmi", "--force", image], capture_output=True, text=True, check=False)
+    if done.stderr and "No such image" not in done.stderr:
+        print(f"{image} is left: {done.stderr.strip()}", file=sys.stderr)
 
 
 # -- fngw ---------------------------------------------------------------------------------------------------
