@@ -129,6 +129,8 @@ class Client:
             raise
         if connection.usable:
             self._idle.append(connection)
+        else:
+            connection.abort()
         return answer
 
 
