@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import time
 from contextlib import suppress
 
 from fngw_controller.engines.base import EngineError, Instance
@@ -121,10 +122,12 @@ class Controller:
         desired = await self._rooms.store.all_desired()
         self._rooms.snapshots.prune(desired)
         await self._rooms.routes.resume(desired)
-        statuses = (await self._rooms.store.all_status()).values()
-        seen = {(r.id, r.generation): r for status in statuses for r in status.replicas}
+        statuses = await self._rooms.store.all_status()
+        seen = {(r.id, r.generation): r for status in statuses.values() for r in status.replicas}
         for name in desired:
             self._reconcilers[name] = Reconciler(name, self._rooms)
+            if name in statuses:
+                self._reconcilers[name].replicas.losses.remember(statuses[name].lost)
         adopted: dict[Instance, Revision | None] = {}
         unwanted, strangers = [], set()
         for instance in await self._rooms.engine.list():
@@ -200,14 +203,15 @@ class Controller:
         """Tell reconcilers of replicas that ended while nobody listened."""
         before = {r: r.replicas.placed for r in self._reconcilers.values()}
         try:
-            running = {i.id for i in await self._rooms.engine.list() if i.running}
+            listed = {i.id: i for i in await self._rooms.engine.list()}
         except EngineError as error:  # its events begin anew once it answers: then this is called again
             log.warning("the engine's replicas cannot be listed: %s", error.message)
             return
         for reconciler, ids in before.items():
             for replica_id in ids:
-                if replica_id not in running:
-                    reconciler.replicas.missed(replica_id)
+                instance = listed.get(replica_id)
+                if instance is None or not instance.running:
+                    reconciler.replicas.missed(replica_id, instance.ended(time.time()) if instance else None)
 
     # -- should Redis lose its memory ---------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Knows engines and files, but nothing of plans or Redis.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from fngw_state import keys
 from fngw_state.configs import user_of
 from fngw_state.layout import Layout
 from fngw_state.records import Artifact, Failure, Revision
-from fngw_state.resources import Lease
+from fngw_state.resources import MIB, Lease, show_mib
 
 log = logging.getLogger(__name__)
 
@@ -85,18 +86,18 @@ class Lifecycle:
 
     async def died(self, replica_id: str, deployment: str, number: int, exited: Exited | None) -> Failure:
         """Describe why a replica that was not told to stop is gone, with the end of its log; then clean up."""
+        failure = cause(replica_id, number, exited)
         text = await self._read_log(replica_id, follow=False)
         await self.engine.stop(replica_id, 0)
-        await asyncio.to_thread(self._clear, replica_id, deployment, text)
-        code, message, hint = _cause(replica_id, exited)
-        return Failure(number, code, message, detail=text.decode(errors="replace"), hint=hint)
+        await asyncio.to_thread(self._clear, replica_id, deployment, text, f"fngw: {failure.message}\n".encode())
+        return dataclasses.replace(failure, detail=text.decode(errors="replace"))
 
     async def _read_log(self, replica_id: str, *, follow: bool) -> bytes:
         chunks = self.engine.logs(replica_id, tail=LOG_TAIL_LINES, since=None, follow=follow)
         return b"".join([chunk async for chunk in chunks])
 
-    def _clear(self, replica_id: str, deployment: str, text: bytes) -> None:
-        self._keep_log(self.layout.replica_log(deployment, replica_id), text)
+    def _clear(self, replica_id: str, deployment: str, text: bytes, note: bytes = b"") -> None:
+        self._keep_log(self.layout.replica_log(deployment, replica_id), text, note)
         self._remove_dir(replica_id)
 
     def secret(self, replica_id: str) -> str:
@@ -186,10 +187,11 @@ class Lifecycle:
     def _remove_dir(self, replica_id: str) -> None:
         shutil.rmtree(self.layout.replica_dir(replica_id), ignore_errors=True)
 
-    def _keep_log(self, path: Path, text: bytes) -> None:
+    def _keep_log(self, path: Path, text: bytes, note: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():  # local processes write theirs themselves
-            path.write_bytes(text)
+        own = path.exists()  # local processes write theirs themselves
+        with path.open("ab") as file:
+            file.write(note if own else text + note)
         logs = sorted(path.parent.glob("*.log"), key=lambda p: p.stat().st_mtime)
         for old in logs[:-LOGS_KEPT]:
             if not self.layout.replica_dir(old.stem).exists():
@@ -202,11 +204,21 @@ def stop_grace(revision: Revision) -> float:
     return spec.graceful_shutdown_wait_loop_s + spec.graceful_shutdown_timeout_s + STOP_MARGIN_S
 
 
-def _cause(replica_id: str, exited: Exited | None) -> tuple[str, str, str]:
+def cause(replica_id: str, number: int, exited: Exited | None) -> Failure:
+    """Return why a replica that was not told to stop is gone, as far as its end tells.
+
+    Args:
+        replica_id: the replica.
+        number: the revision that it was started for.
+        exited: its end; None: the engine does not know it any more.
+    """
     if exited is None:
-        return "replica_gone", f"replica {replica_id} is gone: removed from outside", ""
+        return Failure(number, "replica_gone", f"replica {replica_id} is gone: removed from outside")
     if exited.oom:
-        hint = "give the deployment more memory, or make it use less"
-        return "out_of_memory", f"replica {replica_id} was killed: out of memory", hint
+        held = f"it may have {show_mib(exited.limit // MIB)}" if exited.limit else "the host has no more"
+        hint = "raise `memory`, or use less" if exited.limit else "reserve `memory`, so that fewer share the host's"
+        message = f"replica {replica_id} was killed: out of memory ({held})"
+        return Failure(number, "out_of_memory", message, hint=hint)
     status = "" if exited.exit_code is None else f" with status {exited.exit_code}"
-    return "replica_died", f"replica {replica_id} died{status}", "see the end of its log above"
+    hint = "see the end of its log above"
+    return Failure(number, "replica_died", f"replica {replica_id} died{status}", hint=hint)

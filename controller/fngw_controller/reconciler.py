@@ -21,7 +21,6 @@ from fngw_controller.images import Images
 from fngw_controller.lifecycle import Lifecycle
 from fngw_controller.live import failure_of
 from fngw_controller.machine import Machine
-from fngw_controller.metering import most_over
 from fngw_controller.plan import Plan, World, plan
 from fngw_controller.replicas import Replicas
 from fngw_controller.room import Room
@@ -152,9 +151,8 @@ class Reconciler:
             return
         await self._note(desired)
         await self._hear_acks(desired)
-        for replica_id, fault in self._room.faulty(self.replicas.records).items():
-            self.replicas.doubt(replica_id, fault)
-        self._mind_excess(desired)
+        for replica_id, why in self._room.unfit(self.replicas.records, desired.effective).items():
+            self.replicas.doubt(replica_id, why)
         todo = plan(desired, self._world(desired), time.time())
         if not todo.empty:
             log.info("%s: %s", self.name, todo.summary)
@@ -185,25 +183,16 @@ class Reconciler:
                 await self.emit(before.target.number, "superseded", text)
         self._failure = self._failure or self._room.impossible(desired.target)
 
-    def _mind_excess(self, desired: Desired) -> None:
-        """Have a replica restarted that uses more of a GPU than is its own, where that is asked for."""
-        revision = desired.effective
-        if revision is not None and revision.spec.gpu_policy == "restart":
-            over = self._room.over(self.replicas.records)
-            replica_id = most_over(self.replicas.records, over, revision.spec.num_replicas)
-            if replica_id:
-                self.replicas.doubt(replica_id, over[replica_id].text)
-
     def _world(self, desired: Desired) -> World:
         revision = desired.effective
         generation = revision.generation if revision else -1
         return World(
             replicas=self.replicas.records,
             has_artifact=generation in self._artifacts,
-            retries=self.replicas.retries(generation),
+            retries=self.replicas.losses.retries(generation),
             failure=self._failure,
             shortage=self._room.shortage,
-            over=tuple(f"replica {i} is {e.text}" for i, e in self._room.over(self.replicas.records).items()),
+            over=self._room.told_over(self.replicas.records),
         )
 
     async def _start(self, desired: Desired, todo: Plan) -> None:
@@ -224,7 +213,7 @@ class Reconciler:
         """The parts of a plan that begin something."""
         revision = desired.effective
         if revision is None or todo.status == DeploymentStatus.HEALTHY:
-            self.replicas.forget_retries()
+            self.replicas.losses.forget_retries()
         if revision is not None and todo.build:
             self._artifacts.build(revision)
         self._drain(todo.stop, desired)
@@ -255,7 +244,7 @@ class Reconciler:
         failed = dataclasses.replace(desired, failure=why)
         if await self._rooms.store.put_desired(desired, failed):
             await self.emit(desired.target.number, "failed", why.message, problem=why.problem())
-        self.replicas.forget_retries()
+        self.replicas.losses.forget_retries()
         self._failure = None
 
     async def _settle(self, desired: Desired) -> None:
@@ -333,6 +322,7 @@ class Reconciler:
             image=artifact.image if artifact else None,
             lock=artifact.lock if artifact else None,
             replicas=self.replicas.records,
+            lost=self.replicas.losses.deaths,
         )
         if status != self._told:
             await self._rooms.store.put_status(self._rooms.token(), status)

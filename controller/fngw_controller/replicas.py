@@ -19,11 +19,11 @@ import aiohttp
 from fngw.errors import FngwError, from_problem
 from fngw_controller import probes
 from fngw_controller.engines.base import EngineError, Exited, Instance
-from fngw_controller.lifecycle import Lifecycle, stop_grace
+from fngw_controller.lifecycle import Lifecycle, cause, stop_grace
 from fngw_controller.live import Live, failure_of
+from fngw_controller.losses import Losses
 from fngw_controller.machine import Machine
 from fngw_controller.patience import patiently
-from fngw_controller.plan import Retry, back_off
 from fngw_controller.routes import Routes
 from fngw_state.configs import Configs, new_secret
 from fngw_state.records import Ack, Artifact, Failure, Replica, ReplicaState, Revision
@@ -78,8 +78,8 @@ class Replicas:
         self._configs = configs
         self._machine = machine
         self._live: dict[str, Live] = {}
-        self._retries: list[tuple[int, Retry]] = []  # with the generation they belong to
         self._tasks: set[asyncio.Task[None]] = set()
+        self.losses = Losses()
 
     @property
     def records(self) -> tuple[Replica, ...]:
@@ -99,18 +99,11 @@ class Replicas:
         """Their passwords for Redis."""
         return {i: live.secret for i, live in self._live.items() if live.secret}
 
-    def retries(self, generation: int) -> tuple[Retry, ...]:
-        """The places of one generation that wait to be filled again."""
-        return tuple(retry for g, retry in self._retries if g == generation)
-
-    def forget_retries(self) -> None:
-        self._retries.clear()
-
     # -- what to do ---------------------------------------------------------------------------------------
 
     def start(self, replica_id: str, revision: Revision, artifact: Artifact, attempt: int, lease: Lease) -> None:
         """Start a replica, which holds ``lease``, in a place where ``attempt`` starts failed before."""
-        self._take_retry(revision.generation, attempt)
+        self.losses.fill(revision.generation, attempt)
         live = self._track(replica_id, revision, attempt, new_secret(), lease)
         self._spawn(self._start(live, artifact))
 
@@ -148,10 +141,13 @@ class Replicas:
             live.exit = event
             live.exited.set()
 
-    def missed(self, replica_id: str) -> None:
-        """The engine does not list a replica as running. One that is only being started has no process yet."""
+    def missed(self, replica_id: str, end: Exited | None) -> None:
+        """The engine does not list a replica as running: it has seen this end, or does not know it any more.
+
+        One that is only being started has no process yet.
+        """
         if replica_id in self.placed:
-            self.exited(replica_id, None)
+            self.exited(replica_id, end)
 
     def cancel(self) -> None:
         """Follow no replica any more; they run on."""
@@ -329,12 +325,14 @@ class Replicas:
         served = live.record.state == ReplicaState.READY
         if served and time.time() - live.record.since > STABLE_AFTER_S:
             live.attempt = -1
-        live.move(ReplicaState.FAILED)
+        why = cause(live.id, live.revision.number, live.exit)
+        live.move(ReplicaState.FAILED, why.message)
+        self.losses.died(live.id, why)
         if served:
-            self._schedule(live, Failure(live.revision.number, "replica_died", _died(live)))
+            self._schedule(live, why)
         failure = await self._last_words(live)
         if served:
-            self._explain(live, failure)
+            self.losses.explain(why, failure)
             log.warning("%s: %s", self._owner.name, failure.message)
             await self._say(live, "failed", failure.message)
         else:
@@ -370,30 +368,11 @@ class Replicas:
 
     def _schedule(self, live: Live, failure: Failure) -> None:
         self._live.pop(live.id, None)
-        attempt = live.attempt + 1
-        retry = Retry(attempt, time.time() + back_off(attempt), failure)
-        self._retries.append((live.revision.generation, retry))
+        self.losses.schedule(live.revision.generation, live.attempt + 1, failure)
         self._owner.wake()
-
-    def _take_retry(self, generation: int, attempt: int) -> None:
-        for entry in self._retries:
-            if entry[0] == generation and entry[1].attempt == attempt:
-                self._retries.remove(entry)
-                return
-
-    def _explain(self, live: Live, failure: Failure) -> None:
-        """Put the reason that was found into the place that waits for its next try."""
-        self._retries = [
-            (g, dataclasses.replace(r, failure=failure) if r.failure.message == _died(live) else r)
-            for g, r in self._retries
-        ]
 
     def _socket(self, live: Live) -> Any:
         return self._lifecycle.layout.replica_socket(live.id)
 
     def _say(self, live: Live, state: str, why: str = "") -> Awaitable[None]:
         return self._owner.say(live.revision.number, live.id, state, why)
-
-
-def _died(live: Live) -> str:
-    return f"replica {live.id} died"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from fngw.errors import DeploymentFailed
 from fngw_controller.live import failure_of
 from fngw_controller.machine import Machine
-from fngw_controller.metering import Excess
+from fngw_controller.metering import Excess, most_over
 from fngw_controller.plan import Shortage
 from fngw_state.leases import Blocker
 from fngw_state.records import Failure, Replica, ReplicaState, Revision
@@ -81,13 +81,27 @@ class Room:
         self.shortage, self._out_of_date = None, True
         self._machine.wait_no_more(self._owner.name)
 
-    def faulty(self, records: Iterable[Replica]) -> dict[str, str]:
-        """Return the replicas that serve on a device with a fault, and which."""
-        serving = [r.id for r in records if r.state == ReplicaState.READY]
-        return {replica: fault for replica in serving if (fault := self._machine.faults(replica))}
+    def unfit(self, records: Iterable[Replica], revision: Revision | None) -> dict[str, str]:
+        """Return the replicas that are to be replaced for what they hold, or use, of the machine; and why.
 
-    def over(self, records: Iterable[Replica]) -> dict[str, Excess]:
-        """Return the replicas that serve, and use more of a GPU than is theirs."""
+        Args:
+            records: the deployment's replicas.
+            revision: the one that is to serve.
+        """
+        records = list(records)
+        serving = [r.id for r in records if r.state == ReplicaState.READY]
+        found = {replica: fault for replica in serving if (fault := self._machine.faults(replica))}
+        if not found and revision is not None and revision.spec.gpu_policy == "restart":
+            over = self._over(records)
+            replica_id = most_over(records, over, revision.spec.num_replicas)
+            found = {replica_id: over[replica_id].text} if replica_id else {}
+        return found
+
+    def told_over(self, records: Iterable[Replica]) -> tuple[str, ...]:
+        """Tell of each replica that serves and uses more of a GPU than is its own."""
+        return tuple(f"replica {replica} is {excess.text}" for replica, excess in self._over(records).items())
+
+    def _over(self, records: Iterable[Replica]) -> dict[str, Excess]:
         serving = [r.id for r in records if r.state == ReplicaState.READY]
         return {replica: excess for replica in serving if (excess := self._machine.over(replica))}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from fngw_gateway import exposition
 from fngw_gateway.calls.reception import Reception
+from fngw_gateway.losses import Losses
 from fngw_gateway.metrics import Metrics
 from fngw_gateway.proxy import DataPlane, headers, problems, routing
 from fngw_gateway.proxy.plane import CALL_PREFIX
@@ -51,7 +52,8 @@ def create_gateway(settings: GatewaySettings) -> Gateway:
     store = Store(connect(settings.redis_url))
     calls = Calls(store, Payloads(settings.layout.payloads), settings.call_limits)
     reception = Reception(calls, settings.callback_networks)
-    plane = DataPlane(max_body=settings.max_body, token=settings.token, defer=reception.take)
+    why_lost = Losses(store).why
+    plane = DataPlane(max_body=settings.max_body, token=settings.token, defer=reception.take, why_lost=why_lost)
     tables = Tables(store, gateway_id(), plane.apply)
     metrics = Metrics(settings.layout.metrics, plane)
     return Gateway(plane, tables, store, create_api(store, settings, calls), metrics, calls)

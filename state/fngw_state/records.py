@@ -225,8 +225,18 @@ class DeploymentStatus(StrEnum):
 
 
 @dataclass(frozen=True)
+class Lost(Record):
+    """A replica that died by itself. ``at`` is Unix seconds; ``code`` and ``message`` say why."""
+
+    replica: str
+    at: float
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Status(Record):
-    """What the controller last saw of one deployment."""
+    """What the controller last saw of one deployment. ``lost``: those that died, the last at the end."""
 
     name: str
     status: DeploymentStatus
@@ -235,11 +245,14 @@ class Status(Record):
     image: str | None
     lock: str | None
     replicas: tuple[Replica, ...]
+    lost: tuple[Lost, ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         replicas = tuple(Replica.from_dict(r) for r in data["replicas"])
-        return super().from_dict({**data, "status": DeploymentStatus(data["status"]), "replicas": replicas})
+        lost = tuple(Lost.from_dict(entry) for entry in data.get("lost", ()))
+        status = DeploymentStatus(data["status"])
+        return super().from_dict({**data, "status": status, "replicas": replicas, "lost": lost})
 
 
 # -- routing ----------------------------------------------------------------------------------------------

@@ -267,6 +267,37 @@ def visible(pid):
     return dict(entry.split("=", 1) for entry in environment if entry)["NVIDIA_VISIBLE_DEVICES"]
 
 
+# -- too little memory on the host --------------------------------------------------------------------------
+
+HOG = """
+import fngw
+
+@fngw.deployment
+class App:
+    async def __call__(self, request):
+        body = await request.body()
+        if body:
+            kept = b"x" * (int(body) << 20)
+        return "ok"
+"""
+
+
+@pytest.mark.docker
+def test_a_replica_that_is_killed_for_memory_is_told_as_such(docker_stack, project, wait):
+    app = project(docker_stack)
+    app.write(HOG)
+    (replica,) = app.deployed(memory="200MiB")
+    answer = httpx.post(f"{docker_stack.url}/{app.name}", content=b"400", timeout=60)
+    why = f"replica {replica} was killed: out of memory (it may have 200 MiB)"
+    assert (answer.status_code, answer.json()["code"]) == (502, "replica_lost")
+    assert why in answer.json()["title"]
+    (lost,) = docker_stack.status(app.name)["lost"]
+    assert (lost["id"], lost["code"], lost["message"]) == (replica, "out_of_memory", why)
+    assert why in docker_stack.fngw("status", app.name).stdout
+    wait(lambda: f"fngw: {why}" in docker_stack.fngw("logs", app.name).stdout, "the log to be kept")
+    wait(lambda: docker_stack.status(app.name)["status"] == "HEALTHY", "another replica")
+
+
 # -- an inventory that makes no sense ----------------------------------------------------------------------
 
 

@@ -193,6 +193,9 @@ def instance(inspected: Mapping[str, Any]) -> Instance:
         gpus=tuple(gpu for gpu in found.get(LABEL_GPUS, "").split(",") if gpu),
         started_at=timestamp(inspected["Created"] if created else state["StartedAt"]),
         exit_code=None if running or created else int(state["ExitCode"]),
+        # Not told by the exit status: it is 0 where a child was killed and the main process then left in peace.
+        oom=bool(state.get("OOMKilled")) and not running,
+        limit=inspected["HostConfig"].get("Memory") or None,
     )
 
 

@@ -113,7 +113,8 @@ class Instance:
     """One replica as the engine sees it, running (paused included) or dead.
 
     ``pid`` is its process id on the engine's host while it runs. ``started_at`` is Unix seconds. ``exit_code`` is
-    None while it runs, and where nobody could see it end; a signal counts as 128 + its number.
+    None while it runs, and where nobody could see it end; a signal counts as 128 + its number. ``oom``: the kernel
+    killed it, or a child of its, for want of memory; ``limit``: the bytes that it is held to, None for none.
     """
 
     id: str
@@ -126,17 +127,24 @@ class Instance:
     gpus: tuple[str, ...]
     started_at: float
     exit_code: int | None
+    oom: bool = False
+    limit: int | None = None
+
+    def ended(self, at: float) -> Exited:
+        """Return a dead one's end, as the engine would have told it."""
+        return Exited(self.id, self.deployment, self.exit_code, self.oom, at, self.limit)
 
 
 @dataclass(frozen=True)
 class Exited:
-    """A replica's process has ended, by itself or by ``Engine.stop``. ``at`` is Unix seconds."""
+    """A replica's process has ended, by itself or by ``Engine.stop``. ``at`` is in Unix seconds."""
 
     id: str
     deployment: str
     exit_code: int | None
     oom: bool
     at: float
+    limit: int | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ All state is the engine's: every call asks it, by label, so that a controller th
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
@@ -229,24 +230,12 @@ class DockerEngine:
             return f"{_container.timestamp((await docker.system.info())['SystemTime']):.6f}"
 
     async def _exited(self, docker: aiodocker.Docker, event: Mapping[str, Any]) -> Exited:
-        attributes = event["Actor"]["Attributes"]
-        return Exited(
-            id=attributes[LABEL_REPLICA],
-            deployment=attributes[LABEL_DEPLOYMENT],
-            exit_code=int(attributes["exitCode"]),
-            oom=await self._oom_killed(docker, event["Actor"]["ID"]),
-            at=event["timeNano"] / 1e9,
-        )
-
-    async def _oom_killed(self, docker: aiodocker.Docker, container_id: str) -> bool:
-        # Not told by the exit status: it is 0 where a child was killed and the main process then left in peace.
-        with engine_errors():
-            try:
-                return bool((await docker.containers.get(container_id))["State"]["OOMKilled"])
-            except DockerError as error:
-                if error.status == 404:
-                    return False
-                raise
+        attributes, at = event["Actor"]["Attributes"], event["timeNano"] / 1e9
+        code = int(attributes["exitCode"])
+        dead = await self._inspect(docker.containers.container(event["Actor"]["ID"]))
+        if dead is None:
+            return Exited(attributes[LABEL_REPLICA], attributes[LABEL_DEPLOYMENT], code, oom=False, at=at)
+        return dataclasses.replace(dead.ended(at), exit_code=code)
 
     async def logs(self, id: str, *, tail: int | None, since: float | None, follow: bool) -> AsyncIterator[bytes]:
         container = await self._find(id)

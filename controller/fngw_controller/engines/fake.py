@@ -126,7 +126,9 @@ class FakeWorld:
         replica = self.replicas[installation, id]
         if not replica.instance.running:
             return
-        replica.instance = dataclasses.replace(replica.instance, running=False, pid=None, exit_code=exit_code)
+        replica.instance = dataclasses.replace(
+            replica.instance, running=False, pid=None, exit_code=exit_code, oom=oom
+        )
         if announce and not self._away:
             self._announce(installation, replica, exit_code, oom)
 

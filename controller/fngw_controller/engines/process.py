@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Self
 
 from fngw_controller.engines import _local, _log_file
 from fngw_controller.engines._local_env import environment, link_runtime
+from fngw_controller.engines._local_oom import OomKills
 from fngw_controller.engines.base import (
     EngineError,
     EngineInfo,
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds from SIGKILL until a process that is still there counts as stuck in the kernel.
 KILL_S = 10.0
+#: The exit code of a process that SIGKILL ended.
+KILLED = 128 + signal.SIGKILL
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Entry(Record):
     started_at: float
     exit_code: int | None = None
     ended_at: float | None = None
+    oom: bool = False
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -81,6 +85,7 @@ class Entry(Record):
             gpus=self.gpus,
             started_at=self.started_at,
             exit_code=self.exit_code,
+            oom=self.oom,
         )
 
 
@@ -99,6 +104,8 @@ class ProcessEngine:
         self._directory = directory / installation
         self._runtime = self._directory / "runtime"
         self._reason = reason
+        self._oom_kills = OomKills()
+        self._stopping: set[str] = set()
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._listeners: set[asyncio.Queue[Exited]] = set()
 
@@ -168,7 +175,11 @@ class ProcessEngine:
             return
         watcher = self._watch(entry)
         if watcher is not None:
-            await self._end(entry, watcher, timeout_s)
+            self._stopping.add(id)
+            try:
+                await self._end(entry, watcher, timeout_s)
+            finally:
+                self._stopping.discard(id)
         self._path(id).unlink(missing_ok=True)
         self._watchers.pop(id, None)
 
@@ -187,6 +198,7 @@ class ProcessEngine:
             )
 
     async def list(self) -> Instances:
+        self._oom_kills.look()
         entries = list(self._entries())
         for entry in entries:
             self._watch(entry)
@@ -235,12 +247,14 @@ class ProcessEngine:
     async def _see_end(self, entry: Entry) -> None:
         await _local.ended(entry.process)
         _local.signal_group(entry.process, signal.SIGKILL)  # children do not outlive it, as in a container
-        code = self._record_end(entry, _local.reap(entry.process.pid))
-        exited = Exited(entry.id, entry.deployment, code, oom=False, at=_local.now())
+        code = _local.reap(entry.process.pid)
+        oom = code in (None, KILLED) and entry.id not in self._stopping and self._oom_kills.just_now()
+        code = self._record_end(entry, code, oom)
+        exited = Exited(entry.id, entry.deployment, code, oom, at=_local.now())
         for queue in self._listeners:
             queue.put_nowait(exited)
 
-    def _record_end(self, entry: Entry, code: int | None) -> int | None:
+    def _record_end(self, entry: Entry, code: int | None, oom: bool) -> int | None:
         """Write the end into the state file, where there still is one; return the exit code where it is known."""
         current = self._read(entry.id)
         if current is None:
@@ -248,7 +262,7 @@ class ProcessEngine:
         if code is None and current.ended_at is not None:
             return current.exit_code  # recorded by another engine object, whose child it was
         try:
-            self._write(dataclasses.replace(entry, exit_code=code, ended_at=_local.now()))
+            self._write(dataclasses.replace(entry, exit_code=code, ended_at=_local.now(), oom=oom))
         except OSError as error:
             log.warning("the end of replica %s could not be recorded: %s", entry.id, error)
         return code

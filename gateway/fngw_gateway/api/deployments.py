@@ -171,6 +171,10 @@ def describe(desired: Desired, status: Status | None, usage: Usage, settings: Ga
         "image": status.image if status else None,
         "lock": status.lock if status else None,
         "replicas": [_replica(r, usage) for r in (status.replicas if status else ())],
+        "lost": [
+            {"id": r.replica, "at": r.at, "code": r.code, "message": r.message}
+            for r in (status.lost if status else ())
+        ],
         "options": {key: getattr(spec, key) for key in (*sorted(LIVE_OPTIONS), *RESOURCES)},
     }
 

@@ -23,11 +23,12 @@ from fngw_gateway.proxy.connection import Connection, Lost
 from fngw_gateway.proxy.inbound import WATCH_AFTER_S, ClientGone, Inbound
 from fngw_gateway.proxy.tally import CLIENT_LEFT
 
-__all__ = ["LINGER_BYTES", "LINGER_S", "Exchange", "check"]
+__all__ = ["LINGER_BYTES", "LINGER_S", "Exchange", "WhyLost", "check"]
 
 log = logging.getLogger(__name__)
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+WhyLost = Callable[[str, str], Awaitable[str]]
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 #: A request that was on its way when its replica died is tried so often in all: it may be what kills them.
@@ -46,6 +47,7 @@ class Exchange:
         head: the request's, read.
         target: the path and query for the replica.
         max_body: bytes.
+        why_lost: finds out why a replica of a deployment died; empty when that is not known.
     """
 
     __slots__ = (
@@ -62,6 +64,7 @@ class Exchange:
         "_inbound",
         "_loop",
         "_lost",
+        "_lost_id",
         "_max_body",
         "_method",
         "_over",
@@ -76,6 +79,7 @@ class Exchange:
         "_tried",
         "_upload",
         "_watch",
+        "_why_lost",
     )
 
     def __init__(
@@ -87,6 +91,7 @@ class Exchange:
         head: headers.RequestHead,
         target: bytes,
         max_body: int,
+        why_lost: WhyLost | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._arrived = self._dispatched = perf_counter()  # uvloop's own clock has milliseconds only
@@ -107,7 +112,9 @@ class Exchange:
         self._watch: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[Any] | None = None
         self._reason: Exception | None = None  # why it was interrupted
+        self._why_lost = why_lost
         self._lost: FngwError | None = None  # what is told if there is no other replica to try
+        self._lost_id = ""
         self._status = 500  # of the answer; this one is the server's, when it fails
         self._cold = False  # whether it waited for a replica to start
         self._queued = self._tried = self._started = self._over = False
@@ -233,7 +240,7 @@ class Exchange:
         self._attempts += 1
         intact = self._body is not None or self._upload is None
         log.warning("%s: replica %s lost a request: %s", self._backend.name, replica.id, lost)
-        self._lost = problems.replica_lost(self._backend.name, replica.id, str(lost))
+        self._lost, self._lost_id = problems.replica_lost(self._backend.name, replica.id, str(lost)), replica.id
         if lost.answered or not repeatable or not intact or self._attempts >= MAX_ATTEMPTS:
             raise self._lost
         self._avoid = replica.id
@@ -288,6 +295,9 @@ class Exchange:
         if self._started:
             log.warning("%s: an answer was cut off: %s", self._backend.name, error.message)
             return  # the server closes the connection of an answer without an end
+        if error is self._lost and self._why_lost is not None:
+            why = await self._why_lost(self._backend.name, self._lost_id)
+            error = problems.replica_lost(self._backend.name, self._lost_id, why) if why else error
         self._status = error.status
         close = not self._inbound.complete and error.status == 413
         await problems.send_problem(self._send, error, list(self._own_headers(replica=False)), close=close)

@@ -17,7 +17,7 @@ from fngw.errors import FngwError
 from fngw_gateway.calls.prefer import asks_later
 from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.balancer import Backend
-from fngw_gateway.proxy.forward import Exchange
+from fngw_gateway.proxy.forward import Exchange, WhyLost
 from fngw_gateway.proxy.routing import Routes, is_own, read_path
 from fngw_gateway.proxy.tally import Row, Tally
 from fngw_state.records import RoutedDeployment, RoutingTable
@@ -39,6 +39,7 @@ class DataPlane:
         max_body: bytes of a request's body; more are refused.
         token: what calls over TCP must carry; None lets all in.
         defer: takes in requests that prefer an answer later; None: they are answered at once.
+        why_lost: finds out why a replica died, for the answer to a request that it cost.
 
     Example:
         >>> plane = DataPlane(max_body=2**30, token=None)
@@ -46,8 +47,11 @@ class DataPlane:
         >>> await plane.serve(scope, receive, send, (b"/hello/x", b"/hello/x"))
     """
 
-    def __init__(self, *, max_body: int, token: str | None, defer: Defer | None = None) -> None:
+    def __init__(
+        self, *, max_body: int, token: str | None, defer: Defer | None = None, why_lost: WhyLost | None = None
+    ) -> None:
         self._max_body = max_body
+        self._why_lost = why_lost
         self._defer = defer
         self._bearer = None if token is None else f"Bearer {token}".encode()
         self._routes: Routes[Backend] | None = None
@@ -128,7 +132,7 @@ class DataPlane:
         head, target = self._for_replica(scope, backend, read[0])
         if head.prefer and self._defer is not None and asks_later(head.prefer):
             return self._defer(scope, receive, send, head, backend.name, target)
-        return Exchange(scope, receive, send, backend, head, target, self._max_body).run()
+        return Exchange(scope, receive, send, backend, head, target, self._max_body, self._why_lost).run()
 
     def upgrade(self, scope: Any) -> tuple[Backend, headers.RequestHead, bytes]:
         """Return who serves a WebSocket, the request's head for it, and the target.
@@ -176,7 +180,7 @@ class DataPlane:
             stored = b"%b%b/%b" % (CALL_PREFIX, quote(name).encode(), quote(method).encode())
             return self._defer(scope, receive, send, head, name, stored)
         target = REPLICA_CALL_PREFIX + method
-        return Exchange(scope, receive, send, backend, head, target, self._max_body).run()
+        return Exchange(scope, receive, send, backend, head, target, self._max_body, self._why_lost).run()
 
     def _may_call(self, scope: Any) -> bool:
         """Replicas call over the Unix socket, where the server's address has no port."""

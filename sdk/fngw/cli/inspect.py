@@ -67,7 +67,8 @@ def status(
 
     With --json: {"name", "version", "status", "message", "url", "route_prefix", "num_replicas", "image", "lock",
     "replicas": [{"id", "state", "pid", "gpus", "since", "message", "use": {"memory_mib", "gpus": {UUID:
-    {"memory_mib", "percent", "own_mib"}}} or null where nobody measures}], "options"}.
+    {"memory_mib", "percent", "own_mib"}}} or null where nobody measures}],
+    "lost": the last five that died by themselves [{"id", "at", "code", "message"}], "options"}.
     """
     with connected(url, token) as client:
         found = client.deployment(name)
@@ -102,6 +103,8 @@ def _page(status: dict[str, Any], now: float) -> Iterator[str]:
         if status.get(key):
             yield f"{key:<10}{report.coloured(str(status[key]))}"
     yield f"{'replicas':<10}{_ready(status)} of {status['num_replicas']} ready"
+    for lost in reversed(status.get("lost") or ()):
+        yield f"{'lost':<10}{ago(lost['at'], now)}: {lost['message']}"
     if status["replicas"]:
         yield ""
         measured = any(r.get("use") for r in status["replicas"])

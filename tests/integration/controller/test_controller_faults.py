@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from fngw_controller import controller as controllers
 from fngw_controller import leader as leadership
 from fngw_controller.engines.base import StartFailed
 from fngw_controller.leader import Leader
@@ -290,3 +292,50 @@ async def test_a_lease_that_ran_out_unnoticed_is_taken_again(site, monkeypatch):
     monkeypatch.setattr(leadership.time, "monotonic", lambda: later)
     await one.confirm()
     assert one.token == held + 1
+
+
+# -- why replicas die --------------------------------------------------------------------------------------
+
+
+async def deaths(site: Any, name: str, count: int) -> list[tuple[str, str, str]]:
+    """Wait until so many deaths are told in the status of a deployment; return them."""
+
+    async def told() -> Any:
+        status = await site.store.status(name)
+        return status if status and len(status.lost) == count else None
+
+    status = await site.until(told, f"{count} deaths of {name} to be told")
+    return [(lost.replica, lost.code, lost.message) for lost in status.lost]
+
+
+async def test_why_a_replica_died_stays_in_the_status_and_in_its_log(site):
+    controller = await site.control()
+    await site.deploy("f")
+    (first,) = await site.settled("f")
+    site.world.say(first, b"taking more\n")
+    site.world.die(first, exit_code=0, oom=True)  # a child was killed, and the main process left in peace
+    killed = (first, "out_of_memory", f"replica {first} was killed: out of memory (the host has no more)")
+    assert await deaths(site, "f", 1) == [killed]
+    (second,) = await site.settled("f")
+    log = site.layout.replica_log("f", first)
+    await site.until(lambda: in_file(log, f"taking more\nfngw: {killed[2]}\n"), "the log to be kept")
+    await site.kill(controller)
+    await site.control()
+    await site.deploy("f", num_replicas=2)
+    await site.settled("f")  # by the new controller, which knows them therefore
+    site.world.die(second, exit_code=3)
+    assert await deaths(site, "f", 2) == [killed, (second, "replica_died", f"replica {second} died with status 3")]
+
+
+async def in_file(path: Any, text: str) -> bool:
+    return bool(path.exists() and text == path.read_text())
+
+
+async def test_how_a_replica_ended_is_known_though_the_event_was_lost(site, monkeypatch):
+    monkeypatch.setattr(controllers, "SWEEP_S", 0.1)
+    await site.control()
+    await site.deploy("f")
+    (replica,) = await site.settled("f")
+    site.world.die(replica, exit_code=137, oom=True, announce=False)
+    ((lost, code, _),) = await deaths(site, "f", 1)
+    assert (lost, code) == (replica, "out_of_memory")

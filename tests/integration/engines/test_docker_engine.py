@@ -101,6 +101,9 @@ async def test_out_of_memory_is_told(docker_rig: DockerRig) -> None:
         docker_rig.order(spec, "hog 200")
         exited = await next_event(events)
     assert exited is not None and exited.oom
+    assert exited.limit == spec.memory
+    (dead,) = await docker_rig.engine().list()
+    assert dead.oom and dead.ended(exited.at) == exited
 
 
 async def test_a_deaf_replica_is_killed_when_its_time_is_up(docker_rig: DockerRig) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fngw_controller.engines import _local, choose
+from fngw_controller.engines import _local, choose, process
+from fngw_controller.engines._local_oom import OomKills
 from fngw_controller.engines.base import EngineUnavailable, StartFailed
 from fngw_controller.engines.process import ProcessEngine
 from fngw_state.records import Artifact
@@ -108,6 +109,26 @@ async def test_ends_are_seen_without_pidfd_too(process_rig: ProcessRig, monkeypa
         process_rig.kill(instance)
         exited = await next_event(events)
     assert exited is not None and exited.exit_code == 137
+
+
+@pytest.mark.parametrize(("kills", "oom"), [([3, 4], True), ([3, 3], False)])
+async def test_out_of_memory_is_told_where_the_kernel_has_just_killed_for_it(
+    process_rig: ProcessRig, monkeypatch: pytest.MonkeyPatch, kills: list[int], oom: bool
+) -> None:
+    before, after = kills
+    counted = [before]
+    monkeypatch.setattr(process, "OomKills", lambda: OomKills(lambda: counted[0]))
+    engine = process_rig.engine()
+    spec = process_rig.spec()
+    instance = await engine.start(spec)
+    async with contextlib.aclosing(engine.events()) as events:
+        assert await next_event(events) is None
+        counted[0] = after
+        process_rig.kill(instance)
+        exited = await next_event(events)
+    assert exited is not None and (exited.exit_code, exited.oom) == (137, oom)
+    monkeypatch.undo()
+    assert [i.oom for i in await process_rig.engine().list()] == [oom]
 
 
 async def test_the_environment_is_clean(process_rig: ProcessRig, monkeypatch: pytest.MonkeyPatch) -> None:

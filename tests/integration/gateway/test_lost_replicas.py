@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from fngw_gateway.proxy import pool
 from fngw_state.records import RoutingTable
 
-from .conftest import Site
+from .conftest import Site, site_of
 from .wire import Peer, Upstream, echo, eventually
 
 
@@ -46,6 +47,21 @@ async def test_another_request_is_not_repeated(site: Site, method: str) -> None:
     assert answer.get("x-request-id")
     assert len(upstream.requests) == 1
     assert site.plane.backends["f"].in_flight == {"r0": 0}
+
+
+async def test_the_answer_says_why_the_replica_died_where_that_is_known(short_dir: Path) -> None:
+    async def why(deployment: str, replica: str) -> str:
+        assert (deployment, replica) == ("f", "r0")
+        return "replica r0 was killed: out of memory" if known else ""
+
+    async with site_of(short_dir, why_lost=why) as site:
+        await site.one(close_at_once)
+        known = True
+        answer = (await site.ask("POST", "/f", body=b"x")).json()
+        assert answer["code"] == "replica_lost"
+        assert answer["title"].endswith("was lost before it had answered: replica r0 was killed: out of memory")
+        known = False
+        assert "out of memory" not in (await site.ask("POST", "/f", body=b"x")).json()["title"]
 
 
 async def test_what_kills_replicas_is_not_tried_for_ever(site: Site) -> None:
