@@ -269,7 +269,8 @@ def main() -> int:
     print_table(("", "req/s", "min–max", "p50 µs", "p99 µs", "fngw is"), table)
     for line in absent:
         print(line)
-    print_goals(goals)
+    if goals:
+        print_goals(goals)
     return 0
 
 
