@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from rq import Queue
@@ -307,6 +310,18 @@ async def test_rq_shows_the_truth(site: Site) -> None:
     high.failed_job_registry.requeue(bad.id)  # as `rq requeue` does
     await eventually(lambda: len(site.gateway.seen) == 3, "the call again")
     assert (await ended(site, bad.id)).attempt == 2
+
+
+async def test_rqs_command_line_shows_calls(site: Site) -> None:
+    await site.dispatcher()
+    for body in (b"1", b"2"):
+        await ended(site, (await site.calls.accept(new(body))).id)
+    rq = str(Path(sys.executable).with_name("rq"))
+    command = [rq, "info", "--raw", "--url", site.url, "calls"]
+    shown = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+    assert "queue calls 0, 0 executing, 2 finished, 0 failed" in shown.stdout
+    assert "worker dispatcher-" in shown.stdout
+    assert "jobs: 2 finished, 0 failed" in shown.stdout
 
 
 async def test_rqs_stop_job_cancels(site: Site) -> None:
