@@ -37,17 +37,17 @@ result, or the error, is JSON on stdout. What every error code means: [errors](e
 
 ## Which gateway
 
-`--url` and `--token`, else `FNGW_URL` and `FNGW_TOKEN`, else the user's file, else `http://localhost:8000` and no token.
-The file is `$XDG_CONFIG_HOME/fngw/config.toml`, by default `~/.config/fngw/config.toml`:
+`--url` and `--token`, else `FNGW_URL` and `FNGW_TOKEN`, else the user's file, else `http://localhost:8000` and no
+token. The file is `$XDG_CONFIG_HOME/fngw/config.toml`, by default `~/.config/fngw/config.toml`:
 
 ```toml
 url = "https://gateway.example.com"
 token = "..."
 ```
 
-Its token is for its URL: it is not sent to a gateway that a flag or a variable names. Without a `url` in the file, it
-is for every gateway. A token that everybody may read is warned of: `chmod 600` the file. Scripts go by the same file;
-replicas have none.
+Its token is for its URL: it is not sent to a gateway that a flag or a variable names. Without a `url` in the file,
+it is for every gateway. A token that everybody may read is warned of: `chmod 600` the file. Scripts go by the same
+file; replicas have none.
 
 ## States
 

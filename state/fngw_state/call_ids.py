@@ -26,7 +26,7 @@ def new_call_id(at: float | None = None) -> str:
         >>> new_call_id()
         '01KAQ7V2M4ZJ0C3S9W8X5T6RNE'
     """
-    number = int((time.time() if at is None else at) * 1000) << 80 | secrets.randbits(80)
+    number = round((time.time() if at is None else at) * 1000) << 80 | secrets.randbits(80)
     return "".join(DIGITS[number >> shift & 31] for shift in range(125, -1, -5))
 
 
