@@ -1,8 +1,8 @@
 """Two deployments that could never share an environment: one needs pydantic 1, the other pydantic 2.
 
-    fngw deploy examples/conflict/app.py
-    curl http://localhost:8000/old
-    curl http://localhost:8000/new
+fngw deploy examples/conflict/app.py
+curl http://localhost:8000/old
+curl http://localhost:8000/new
 """
 
 import fngw

@@ -13,6 +13,7 @@ from fngw_state.call_records import Call, CallResult
 
 __all__ = ["describe", "failure", "location", "result_headers", "send_result", "status_header"]
 
+
 def location(call_id: str) -> str:
     """Return the path under which a call is looked at."""
     return protocol.CALLS_PREFIX + call_id
