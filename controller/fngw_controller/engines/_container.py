@@ -21,6 +21,11 @@ LABEL_VERSION = "org.fngw.version"
 LABEL_NUMBER = "org.fngw.number"
 LABEL_GPUS = "org.fngw.gpus"
 
+#: What gives containers their GPUs: NVIDIA's hook; or, where an engine has none, the devices that files in
+#: /etc/cdi or /var/run/cdi describe (https://github.com/cncf-tags/container-device-interface).
+NVIDIA, CDI = "nvidia", "cdi"
+GPU_DRIVERS = (NVIDIA, CDI)
+
 #: The user in containers when the controller is root: `nonroot` of the distroless images, of no meaning elsewhere.
 NONROOT = 65532
 
@@ -101,15 +106,21 @@ def environment(spec: ReplicaSpec) -> list[str]:
     return [f"{k}={v}" for k, v in env.items()]
 
 
-def create_body(spec: ReplicaSpec, host: Host) -> dict[str, Any]:
-    """Return the body of ``POST /containers/create``."""
+def create_body(spec: ReplicaSpec, host: Host, gpu_driver: str = NVIDIA) -> dict[str, Any]:
+    """Return the body of ``POST /containers/create``.
+
+    Args:
+        spec: the replica.
+        host: where it is to run.
+        gpu_driver: what gives it its GPUs: one of ``GPU_DRIVERS``.
+    """
     return {
         "Image": spec.artifact.image,
         "User": host.user,
         "Env": environment(spec),
         "Labels": labels(spec, host.installation),
         "HostConfig": {
-            **_resources(spec),
+            **_resources(spec, gpu_driver),
             **_confinement(host),
             **_mps_access(spec),
             "Mounts": _mounts(spec, host),
@@ -122,17 +133,21 @@ def create_body(spec: ReplicaSpec, host: Host) -> dict[str, Any]:
     }
 
 
-def _resources(spec: ReplicaSpec) -> dict[str, Any]:
+def _resources(spec: ReplicaSpec, gpu_driver: str) -> dict[str, Any]:
     shares = min(CPU_SHARES_MAX, max(CPU_SHARES_MIN, round(1024 * spec.cpus)))
     found: dict[str, Any] = {"CpuShares": shares, "PidsLimit": PIDS_LIMIT, "ShmSize": SHM_BYTES}
     if spec.memory is not None:
         found |= {"Memory": spec.memory, "MemorySwap": spec.memory}
     if spec.gpus:
-        # By UUID: a count of 1 always gives device 0. The engine keeps no account, so several may share one.
-        capabilities = [["gpu", "compute", "utility"]]
-        request = {"Driver": "nvidia", "DeviceIDs": list(spec.gpus), "Capabilities": capabilities}
-        found["DeviceRequests"] = [request]
+        found["DeviceRequests"] = [_device_request(spec.gpus, gpu_driver)]
     return found
+
+
+def _device_request(gpus: Sequence[str], driver: str) -> dict[str, Any]:
+    """By UUID: a count of 1 always gives device 0. The engine keeps no account, so that several may share one."""
+    if driver == CDI:
+        return {"Driver": CDI, "DeviceIDs": [f"nvidia.com/gpu={uuid}" for uuid in gpus]}
+    return {"Driver": NVIDIA, "DeviceIDs": list(gpus), "Capabilities": [["gpu", "compute", "utility"]]}
 
 
 def _confinement(host: Host) -> dict[str, Any]:

@@ -98,17 +98,23 @@ def _unreachable(message: str) -> EngineUnavailable:
     return EngineUnavailable(message, hint=hint)
 
 
+def lacks_gpu_driver(error: DockerError) -> bool:
+    """Whether an engine refused to give a container its GPUs because it has not got what would do that."""
+    return "could not select device driver" in error.message
+
+
 def start_failed(error: DockerError, spec: ReplicaSpec) -> EngineError:
     """Return why a replica did not start, given what the engine answered to create or start."""
     if error.status == NO_CONNECTION:
         return translated(error)
     what = f"replica {spec.id} of {spec.deployment} could not be started"
-    if "could not select device driver" in error.message:
+    if lacks_gpu_driver(error) or "CDI device injection failed" in error.message:
         return StartFailed(
             f"{what}: the Docker engine cannot give containers a GPU",
             code="gpu_runtime_missing",
             hint="install the package nvidia-container-toolkit, run "
-            "`sudo nvidia-ctk runtime configure --runtime=docker`, and restart the engine",
+            "`sudo nvidia-ctk runtime configure --runtime=docker`, and restart the engine; or, if it uses CDI, run "
+            "`sudo nvidia-ctk cdi generate --device-name-strategy=uuid --output=/etc/cdi/nvidia.yaml`",
             detail=error.message,
         )
     if error.status == 404 and "no such image" in error.message.lower():

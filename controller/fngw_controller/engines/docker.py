@@ -22,7 +22,13 @@ from aiodocker.exceptions import DockerError
 
 from fngw_controller.engines import _container, _docker_client
 from fngw_controller.engines._container import LABEL_DEPLOYMENT, LABEL_INSTALLATION, LABEL_REPLICA, Host
-from fngw_controller.engines._docker_client import demultiplex, engine_errors, start_failed, stream
+from fngw_controller.engines._docker_client import (
+    demultiplex,
+    engine_errors,
+    lacks_gpu_driver,
+    start_failed,
+    stream,
+)
 from fngw_controller.engines.base import (
     EngineError,
     EngineInfo,
@@ -71,6 +77,7 @@ class DockerEngine:
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
         self._networking = asyncio.Lock()
+        self._gpu_drivers = list(_container.GPU_DRIVERS)  # the one that worked last, first
 
     async def check(self) -> EngineInfo:
         info = (await self._connect()).info
@@ -113,14 +120,30 @@ class DockerEngine:
             raise
 
     async def _run(self, connection: _Connection, spec: ReplicaSpec) -> Instance:
-        body = _container.create_body(spec, connection.host)
-        try:
-            await self._ensure_network(connection)
-            container = await connection.docker.containers.create(body, name=_container.container_name(spec))
-            await container.start()
-            return _container.instance(await container.show())
-        except DockerError as error:
-            raise start_failed(error, spec) from error
+        """Make a container and start it; one with GPUs by the first driver that the engine has."""
+        lacking: DockerError | None = None
+        for driver in tuple(self._gpu_drivers):
+            try:
+                instance = await self._run_with(connection, spec, driver)
+            except DockerError as error:
+                if not lacks_gpu_driver(error):
+                    raise start_failed(error, spec) from error
+                lacking = lacking or error
+                await self._discard(spec.id)
+            else:
+                if spec.gpus:
+                    self._gpu_drivers.remove(driver)
+                    self._gpu_drivers.insert(0, driver)
+                return instance
+        assert lacking is not None
+        raise start_failed(lacking, spec) from lacking
+
+    async def _run_with(self, connection: _Connection, spec: ReplicaSpec, gpu_driver: str) -> Instance:
+        body = _container.create_body(spec, connection.host, gpu_driver)
+        await self._ensure_network(connection)
+        container = await connection.docker.containers.create(body, name=_container.container_name(spec))
+        await container.start()
+        return _container.instance(await container.show())
 
     async def _ensure_network(self, connection: _Connection) -> None:
         """Asked before every start, in 2 ms: people run ``docker network prune``."""

@@ -20,6 +20,7 @@ from fngw_controller.engines.base import EngineUnavailable, ReplicaSpec, StartFa
 from fngw_controller.engines.docker import DockerEngine
 from fngw_state.records import Artifact
 
+from .cdi_engine import CdiEngine
 from .engine_rigs import (
     NO_SUCH_GPU,
     DockerRig,
@@ -122,6 +123,30 @@ async def test_an_image_that_is_gone_is_said_so(docker_rig: DockerRig) -> None:
     assert caught.value.code == "image_missing"
 
 
+@pytest.fixture
+async def cdi(tmp_path: Path) -> AsyncIterator[tuple[CdiEngine, str]]:
+    proxy = CdiEngine(engine_address(), {f"nvidia.com/gpu={NO_SUCH_GPU}"})
+    async with proxy.serve(tmp_path / "cdi.sock") as url:
+        yield proxy, url
+
+
+async def test_where_there_is_no_hook_gpus_are_asked_for_by_their_cdi_names(
+    cdi: tuple[CdiEngine, str], docker_rig: DockerRig
+) -> None:
+    proxy, url = cdi
+    engine = docker_rig.engine(url=url)
+    for _ in range(2):
+        instance = await engine.start(docker_rig.spec(gpus=(NO_SUCH_GPU,)))
+        assert instance.running and instance.gpus == (NO_SUCH_GPU,)
+    assert [request["Driver"] for request in proxy.asked] == ["nvidia", "cdi", "cdi"]  # learnt at the first
+    assert proxy.asked[1] == {"Driver": "cdi", "DeviceIDs": [f"nvidia.com/gpu={NO_SUCH_GPU}"]}
+    unknown = docker_rig.spec(gpus=("GPU-unheard-of",))
+    with pytest.raises(StartFailed) as caught:
+        await engine.start(unknown)
+    assert caught.value.code == "gpu_runtime_missing" and "nvidia-ctk cdi generate" in caught.value.hint
+    assert docker_rig.traces(unknown.id) == []
+
+
 async def test_a_gpu_that_cannot_be_given_is_said_so(docker_rig: DockerRig) -> None:
     with pytest.raises(StartFailed) as caught:
         await docker_rig.engine().start(docker_rig.spec(gpus=(NO_SUCH_GPU,)))
@@ -196,8 +221,12 @@ class Wire:
             end.close()
 
 
+def engine_address() -> str:
+    return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+
+
 async def _open_engine() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    host = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    host = urlsplit(engine_address())
     if host.scheme == "unix":
         return await asyncio.open_unix_connection(host.path)
     return await asyncio.open_connection(host.hostname, host.port)

@@ -90,6 +90,14 @@ def test_the_network_lets_replicas_out_but_not_at_each_other() -> None:
     assert "Internal" not in body
 
 
+def test_devices_by_their_cdi_names_where_the_engine_has_no_hook() -> None:
+    config = create_body(SPEC, HOST, "cdi")["HostConfig"]
+    assert config["DeviceRequests"] == [
+        {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2"]}
+    ]
+    assert "DeviceRequests" not in create_body(dataclasses.replace(SPEC, gpus=()), HOST, "cdi")["HostConfig"]
+
+
 def test_without_a_limit_no_memory_and_without_gpus_no_devices() -> None:
     spec = dataclasses.replace(SPEC, memory=None, gpus=())
     host = create_body(spec, HOST)["HostConfig"]
@@ -147,6 +155,7 @@ def inspected(status: str, **state: object) -> dict[str, object]:
     return {
         "Created": "2024-05-01T09:59:59Z",
         "Config": {"Labels": labels(SPEC, "ab12")},
+        "HostConfig": {"Memory": SPEC.memory},
         "State": {"Status": status, "Running": False, "Pid": 0, "ExitCode": 0, "StartedAt": started, **state},
     }
 
@@ -163,6 +172,16 @@ def test_one_that_never_ran_has_no_exit_code() -> None:
     found = instance(inspected("created", StartedAt=never))
     assert (found.running, found.exit_code, found.started_at) == (False, None, 1714557599)
     assert instance(inspected("exited", ExitCode=137)).exit_code == 137
+
+
+def test_one_that_was_killed_for_memory_is_told_apart() -> None:
+    dead = instance(
+        inspected("exited", OOMKilled=True)
+    )  # 0: a child was killed, and the main process left in peace
+    assert (dead.oom, dead.limit, dead.exit_code) == (True, 1 << 30, 0)
+    assert not instance(inspected("exited", ExitCode=137)).oom
+    assert not instance(inspected("running", Running=True, Pid=42, OOMKilled=True)).oom
+    assert instance({**inspected("exited"), "HostConfig": {"Memory": 0}}).limit is None
 
 
 def test_times_and_timeouts() -> None:

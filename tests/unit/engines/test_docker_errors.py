@@ -75,6 +75,12 @@ def test_silence_is_an_absence(error: Exception) -> None:
         raise error
 
 
+def test_a_device_that_no_cdi_file_describes_names_the_command() -> None:
+    message = "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=GPU-1"
+    error = start_failed(DockerError(500, message), dataclasses.replace(SPEC, gpus=("GPU-1",)))
+    assert error.code == "gpu_runtime_missing" and "nvidia-ctk cdi generate" in error.hint
+
+
 def test_a_missing_gpu_runtime_names_the_package() -> None:
     message = 'could not select device driver "nvidia" with capabilities: [[gpu compute utility]]'
     error = start_failed(DockerError(500, message), dataclasses.replace(SPEC, gpus=("GPU-1",)))
