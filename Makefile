@@ -12,7 +12,7 @@ BASE    ?=
 TESTS   ?= tests
 JOBS    ?= 2
 
-.PHONY: help env demo up test lint types imports unit engine images server-image lock bench bench-peers clean
+.PHONY: help env demo up test test-gpu lint types imports unit engine images server-image lock bench bench-peers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,10 @@ up: env  ## run fngw here until Ctrl-C
 test: env engine images server-image  ## everything: lint, types, and all tests, real containers included (Debian/Ubuntu, root)
 	@$(MAKE) --no-print-directory lint types imports
 	@$(BIN)/pytest -n $(JOBS) --dist loadgroup $(TESTS)
+
+test-gpu: env  ## what needs an NVIDIA GPU: two replicas that share one, with PyTorch (gigabytes)
+	@$(BIN)/python tests/gpu/look.py
+	@$(BIN)/pytest -s tests/gpu/check_sharing.py
 
 unit: env  ## only the fast tests
 	@$(BIN)/pytest -q -n $(JOBS) tests/unit
