@@ -12,11 +12,15 @@ import pytest
 from fngw.errors import DeploymentFailed
 from fngw_controller import controller as controllers
 from fngw_controller import machine as machines
+from fngw_controller.engines.base import StartFailed
 from fngw_controller.inventory.base import GpuProcess, InUse, Inventory, Seen
+from fngw_controller.inventory.fake_nvml import FakeGpu, FakeNvml
+from fngw_controller.inventory.nvml import NvmlGpus
 from fngw_controller.processes import Process
-from fngw_state import deploys
+from fngw_state import deploys, keys
 from fngw_state.records import DeploymentStatus
 from fngw_state.resources import Device, Request
+from fngw_state.store import Fenced
 from fngw_state.usage import DeviceUse, Measured, ReplicaUse
 
 GIB = 1 << 30
@@ -284,6 +288,49 @@ async def test_a_device_that_falls_off_the_bus(site):
 
     await site.until(moved, "the replica to move")
     assert set(await balanced(site)) == {"f"}
+
+
+async def test_when_the_driver_fails_midway_nobody_is_stopped_and_no_lease_is_lost(site):
+    library = FakeNvml([FakeGpu("GPU-0")])
+    site.inventory = Inventory(gpus=NvmlGpus(library))
+    await site.control()
+    await site.deploy("f", num_gpus=0.5)
+    (replica,) = await site.settled("f")
+    library.failure = library.NVMLError_DriverNotLoaded("Driver Not Loaded")
+    message = await told(site, "f", "GPU-0 is not used: NVML fails: Driver Not Loaded")
+    assert f"replica {replica}" not in message.partition("waiting for")[0]
+    assert site.running == [replica] and not site.stopped
+    assert list((await site.leases.ledger()).leases) == [replica]
+    library.failure = None
+    await site.settled("f")
+    assert set(await balanced(site)) == {"f"}
+
+
+async def test_an_inventory_that_lies_costs_a_failed_deploy_and_no_lease(site):
+    site.inventory = Inventory(gpus=Board(GPUS[0]))  # the engine knows no such device
+    await site.control()
+    site.world.refuse("f", *[StartFailed("unknown device: GPU-0", code="start_failed")] * 3)
+    await site.deploy("f", num_gpus=1)
+    failure = await failed(site, "f")
+    assert (failure.code, failure.message) == ("start_failed", "unknown device: GPU-0")
+    assert await balanced(site) == {}
+    await site.deploy("g", num_gpus=1)
+    await site.settled("g")
+
+
+async def test_two_controllers_give_one_device_once(site):
+    site.inventory = Inventory(gpus=Board(GPUS[0]))
+    first = await site.control()
+    await site.deploy("f", num_gpus=1)
+    (replica,) = await site.settled("f")
+    await site.store.redis.delete(keys.LEADER)  # the first one hangs, and its lease of the lead ends
+    await site.control()
+    await site.deploy("g", num_gpus=1)
+    await told(site, "g", f"GPU-0 is held by f (replica {replica})")
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await first
+    assert caught.group_contains(Fenced)
+    assert site.running == [replica] and list((await site.leases.ledger()).leases) == [replica]
 
 
 # -- what is really used -----------------------------------------------------------------------------------
