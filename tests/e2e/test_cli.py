@@ -55,9 +55,18 @@ STATUS = {
     "image": (str, type(None)),
     "lock": (str, type(None)),
     "replicas": list,
+    "lost": list,
     "options": dict,
 }
-REPLICA = {"id": str, "state": str, "pid": int, "gpus": list, "since": (int, float)}
+REPLICA = {
+    "id": str,
+    "state": str,
+    "pid": int,
+    "gpus": list,
+    "since": (int, float),
+    "message": str,
+    "use": (dict, type(None)),
+}
 
 
 def check(value: dict, schema: dict) -> None:

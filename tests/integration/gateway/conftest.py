@@ -128,7 +128,7 @@ class Site:
 async def site_of(directory: Path, **settings: Any) -> AsyncIterator[Site]:
     plane = DataPlane(**{"max_body": 2**33, "token": None, **settings})
     tables: Any = SimpleNamespace(table=RoutingTable(7), lost=None)
-    store: Any = SimpleNamespace(all_status=no_status)
+    store: Any = SimpleNamespace(all_status=no_status, redis=SimpleNamespace(get=nothing))
     gateway = Gateway(plane, tables, store, api, Metrics(directory / "metrics", plane))
     tcp = socket.create_server(("127.0.0.1", 0))
     unix = socket.socket(socket.AF_UNIX)
@@ -148,6 +148,10 @@ async def site_of(directory: Path, **settings: Any) -> AsyncIterator[Site]:
 async def no_status() -> dict[str, Any]:
     """Stands in for what the controller tells of replicas."""
     return {}
+
+
+async def nothing(key: str) -> None:
+    """Stands in for an empty Redis."""
 
 
 async def api(scope: Any, receive: Any, send: Any) -> None:

@@ -22,14 +22,15 @@ def get(url: str) -> int:
 def test_serves_and_stops_in_order(site: Site) -> None:
     process = site.up_ready(FNGW_WORKERS="2")
     assert get(site.url) in (site.pid("gateway-1"), site.pid("gateway-2"))
+    eventually(lambda: len(site.events("lives")) == 5)  # all but Redis, which tells nothing
     everybody = site.pids()
-    assert len(everybody) == 5
+    assert len(everybody) == 6
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0, site.output
     ended = [e["part"] for e in site.events("end")]
-    assert ended[0] == "controller"
-    assert sorted(ended[1:3]) == ["gateway-1", "gateway-2"]
-    assert ended[3:] == ["builder"]
+    assert ended[:2] == ["dispatcher", "controller"]
+    assert sorted(ended[2:4]) == ["gateway-1", "gateway-2"]
+    assert ended[4:] == ["builder"]
     assert all(e["redis"] for e in site.events("end")), "Redis outlives everybody else"
     assert not any(map(alive, everybody))
     assert not site.layout.gateway_socket.exists()
@@ -79,10 +80,10 @@ def test_a_second_signal_stops_at_once(site: Site) -> None:
 
 def test_nothing_survives_kill_9_and_up_works_again(site: Site) -> None:
     process = site.up_ready()
-    for part in ("controller", "builder", "gateway"):
+    for part in ("controller", "builder", "gateway", "dispatcher"):
         site.pid(part)
     everybody = site.pids()
-    assert len(everybody) == 4
+    assert len(everybody) == 5
     process.kill()
     process.wait(10)
     eventually(lambda: not any(map(alive, everybody)))
