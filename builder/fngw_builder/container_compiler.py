@@ -7,24 +7,32 @@ network, and nothing of the environment runs in it.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from docker.errors import APIError
 
 from fngw_builder.environment import bytecode, bytecode_cache
 from fngw_builder.images import translated
 from fngw_builder.report import Report
 from fngw_builder.tar_layer import Writer
 
+log = logging.getLogger(__name__)
+
 STAGE, MADE = "/tmp/stage", "/tmp/made"
 ROLE = {"org.fngw.role": "compile"}
 #: A container that a killed builder left; no compilation takes this long.
 ABANDONED_AFTER_S = 3600
+#: What one process weighs.
+CPU_SHARES = 1024
+JOBS = os.cpu_count() or 1
 #: Of what the engine sends, at once.
 CHUNK = 1 << 20
 
@@ -52,34 +60,53 @@ class ContainerCompiler:
             BuildFailed: ``compile_failed``; what the engine says.
         """
         self._report.progress("compile")
-        with translated(), self._container(prefix) as container:
+        with translated(), self._container() as container:
             with sources(stage) as tar:
                 self._client.put_archive(container, "/", tar)
-            self._client.start(container)
-            status = self._client.wait(container)["StatusCode"]
-            if status:
-                log = self._client.logs(container, stdout=False, stderr=True, tail=50).decode(errors="replace")
-                raise bytecode.failure(log or f"{self._interpreter} ended with the status {status}")
+            self._run(container, prefix)
             stream, _ = self._client.get_archive(container, MADE, chunk_size=CHUNK)
             take(stream, stage)
 
+    def _run(self, container: str, prefix: str) -> None:
+        line = bytecode.command(self._interpreter, STAGE, prefix, JOBS, MADE)
+        script = self._client.exec_create(container, line, environment=bytecode.VARIABLES)["Id"]
+        _, said = self._client.exec_start(script, demux=True)
+        while (ended := self._client.exec_inspect(script))["Running"]:  # its output may end a moment before it
+            time.sleep(0.01)
+        status = ended["ExitCode"]
+        if status:
+            detail = (said or b"").decode(errors="replace")
+            raise bytecode.failure(detail or f"{self._interpreter} ended with the status {status}")
+
     @contextmanager
-    def _container(self, prefix: str) -> Iterator[str]:
+    def _container(self) -> Iterator[str]:
+        """Run a container that waits."""
         self._remove_abandoned()
-        line = bytecode.command(self._interpreter, STAGE, prefix, os.cpu_count() or 1, MADE)
         container = self._client.create_container(
             self._image,
-            entrypoint=line[:1],
-            command=line[1:],
+            entrypoint=[self._interpreter, "-S", "-c"],
+            command=[f"import time; time.sleep({ABANDONED_AFTER_S})"],
             user="0:0",
-            environment=bytecode.VARIABLES,
             labels=ROLE,
-            host_config=self._client.create_host_config(network_mode="none"),
+            # By default, a container gets as much of a busy machine as one process does.
+            host_config=self._client.create_host_config(
+                network_mode="none", cpu_shares=JOBS * CPU_SHARES, auto_remove=True
+            ),
         )["Id"]
         try:
+            self._client.start(container)
             yield container
         finally:
-            self._client.remove_container(container, force=True, v=True)
+            self._end(container)
+
+    def _end(self, container: str) -> None:
+        """Kill it; the engine removes it then. Removing it takes seconds, which nothing has to wait for."""
+        try:
+            self._client.kill(container)
+        except APIError as error:
+            log.info("the container does not run any more: %s", error)
+            with suppress(APIError):  # it is gone, or about to go
+                self._client.remove_container(container, force=True, v=True)
 
     def _remove_abandoned(self) -> None:
         filters = {"label": [f"{k}={v}" for k, v in ROLE.items()]}

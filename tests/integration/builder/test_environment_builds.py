@@ -285,6 +285,23 @@ def test_byte_code_that_is_kept_makes_the_same_image(
     assert made[0].artifact == made[1].artifact
 
 
+def test_an_interpreter_that_fails_leaves_no_container(
+    ground: str, report: Any, engine: docker.DockerClient, tmp_path: Path, wait_for: Any, monkeypatch: Any
+) -> None:
+    image = engine.images.get(ground.format(python=VERSION))
+    library = tmp_path / "lib" / f"python{VERSION}"
+    library.mkdir(parents=True)
+    (library / "x.py").write_text("x = 1\n")
+    monkeypatch.setattr("fngw_builder.container_compiler.JOBS", 0)  # it waits for children that it does not have
+    compiler = ContainerCompiler(engine.api, image.id, image.labels["org.fngw.interpreter"], report)
+    with pytest.raises(BuildFailed) as failed:
+        compiler.compile(tmp_path, "/opt/fngw/env")
+    assert failed.value.code == "compile_failed"
+    assert "ChildProcessError" in failed.value.detail
+    left = {"ancestor": image.id, "label": "org.fngw.role=compile"}
+    wait_for("the container's end", lambda: not engine.api.containers(all=True, filters=left))
+
+
 def test_cuda_without_a_driver_warns(settings: Any, wants: Any, report: Any) -> None:
     settings = settings.model_copy(update={"cuda": "12.4"})
     jobs.make(wants("tensorlib", engine="process"), settings, report)
