@@ -12,10 +12,14 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import ResponseError
 
 from fngw_state.store import LOST
+from fngw_state.writable import WritesRefused, translated
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ async def watch(redis: Redis, *channels: str) -> AsyncIterator[tuple[str, str] |
                 if now - pinged > PING_EVERY_S:
                     await pubsub.ping()
                     pinged = now
-                message = await pubsub.get_message(timeout=PING_EVERY_S / 2)
+                message = await _next(pubsub)
                 if message is not None:
                     last = time.monotonic()
                     if message["type"] == "message":
@@ -58,3 +62,13 @@ async def watch(redis: Redis, *channels: str) -> AsyncIterator[tuple[str, str] |
             with suppress(*LOST):
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
         await asyncio.sleep(RETRY_S)
+
+
+async def _next(pubsub: PubSub) -> dict[str, Any] | None:
+    """Return the next message, a ping's answer among them; None when none comes for a while."""
+    try:
+        return await pubsub.get_message(timeout=PING_EVERY_S / 2)
+    except ResponseError as error:
+        if not isinstance(translated(error), WritesRefused):
+            raise
+        return {"type": "pong"}  # with its disk full, Redis refuses even a ping: a sign of life all the same

@@ -260,6 +260,9 @@ def fill(path: Path) -> None:
             pass
 
 
+PARTS = ("fngw_controller", "fngw_builder", "fngw_gateway", "fngw_dispatcher")
+
+
 def test_a_full_disk(installation, small_disk, files, wait):
     ballast = small_disk / "ballast"
     fill(ballast)
@@ -272,7 +275,7 @@ def test_a_full_disk(installation, small_disk, files, wait):
     stack = installation.up()
     stack.fngw("deploy", "app.py", cwd=folder)
     before = stack.replicas("app")
-    controller = stack.pid("fngw_controller")
+    parts = {part: stack.pids(part) for part in PARTS}
     fill(ballast)
     (folder / "more.bin").write_bytes(os.urandom(2**20))
 
@@ -296,7 +299,7 @@ def test_a_full_disk(installation, small_disk, files, wait):
         "a deploy that has space again",
     )
     assert stack.status("app")["version"] == "2" and not before.keys() & stack.replicas("app").keys()
-    assert stack.pid("fngw_controller") == controller
+    assert {part: stack.pids(part) for part in PARTS} == parts, stack.log("up")
 
 
 def test_an_engine_that_is_out_of_reach(installation, tmp_path):

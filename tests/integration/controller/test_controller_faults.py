@@ -246,7 +246,11 @@ async def test_a_failing_update_keeps_the_old_replicas_and_cleans_up(site):
 
     failure = await site.until(failed, "the update to fail")
     assert failure.code == "constructor_failed"
-    assert await nothing_to_stop(site) == old
+
+    async def alone():
+        return await nothing_to_stop(site) == old
+
+    await site.until(alone, "only the old replicas to be left")
     site.engine.broken.clear()
     await site.deploy("f", version="2", num_replicas=2)
     assert not set(await site.settled("f")) & set(old)
