@@ -67,7 +67,8 @@ async def watch(redis: Redis, *channels: str) -> AsyncIterator[tuple[str, str] |
 async def _next(pubsub: PubSub) -> dict[str, Any] | None:
     """Return the next message, a ping's answer among them; None when none comes for a while."""
     try:
-        return await pubsub.get_message(timeout=PING_EVERY_S / 2)
+        message: dict[str, Any] | None = await pubsub.get_message(timeout=PING_EVERY_S / 2)
+        return message
     except ResponseError as error:
         if not isinstance(translated(error), WritesRefused):
             raise

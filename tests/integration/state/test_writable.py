@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import time
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 
 import pytest
-from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
+import redis
 
 from fngw_state import watch
 from fngw_state.store import LOST, connect
@@ -17,63 +18,64 @@ from fngw_state.writable import WritesRefused
 
 
 async def test_what_a_full_redis_says(store):
-    redis = store.redis
-    await redis.set("there", "1")
-    await redis.config_set("maxmemory", "1")
+    server = store.redis
+    await server.set("there", "1")
+    await server.config_set("maxmemory", "1")
     try:
         with pytest.raises(WritesRefused, match="maxmemory"):
-            await redis.set("more", "1")
+            await server.set("more", "1")
         with pytest.raises(WritesRefused, match="maxmemory"):
-            async with redis.pipeline() as pipe:
+            async with server.pipeline() as pipe:
                 await pipe.set("more", "1").get("there").execute()
         with pytest.raises(WritesRefused, match="maxmemory"):
-            await redis.eval("return redis.call('SET', KEYS[1], '1')", 1, "more")
-        assert await redis.get("there") == "1"
+            await server.eval("return redis.call('SET', KEYS[1], '1')", 1, "more")
+        assert await server.get("there") == "1"
     finally:
-        await redis.config_set("maxmemory", "0")
+        await server.config_set("maxmemory", "0")
     assert issubclass(WritesRefused, LOST[0])
     with pytest.raises(Exception, match="WRONGTYPE"):
-        await redis.lrange("there", 0, 1)
+        await server.lrange("there", 0, 1)
 
 
 @pytest.fixture
-async def unwritable(tmp_path):
-    """A Redis of this test's own that cannot save, and so refuses every write."""
-    home = tmp_path / "gone"
+def unwritable(tmp_path) -> Iterator[str]:
+    """The URL of a Redis of this test's own that cannot save, and so refuses every write."""
+    home, path = tmp_path / "gone", tmp_path / "r.sock"
     home.mkdir()
-    words = ("--port", "0", "--unixsocket", str(tmp_path / "r.sock"), "--dir", str(home), "--save", "900 1")
+    words = ("--port", "0", "--unixsocket", str(path), "--dir", str(home), "--save", "900 1")
     process = subprocess.Popen(["redis-server", *words], stdout=subprocess.DEVNULL)
-    redis = connect(f"unix://{tmp_path / 'r.sock'}")
     try:
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    await redis.set("there", "1")
-                    break
-                except RedisConnectionError:
-                    await asyncio.sleep(0.02)
+        with redis.Redis(unix_socket_path=str(path), decode_responses=True) as client:
+            until(lambda: path.exists() and client.set("there", "1"))
             shutil.rmtree(home)
-            await redis.bgsave()
-            while (await redis.info("persistence"))["rdb_last_bgsave_status"] != "err":
-                await asyncio.sleep(0.02)
-        yield redis
+            client.bgsave()
+            until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+        yield f"unix://{path}"
     finally:
-        await redis.aclose()
         process.kill()
         process.wait()
 
 
-async def test_a_redis_that_refuses_even_pings_is_still_heard(unwritable: Redis, monkeypatch, caplog):
+def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition, 10 s at most."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+async def test_a_redis_that_refuses_even_pings_is_still_heard(unwritable, monkeypatch, caplog):
     monkeypatch.setattr(watch, "PING_EVERY_S", 0.05)
     monkeypatch.setattr(watch, "SILENT_AFTER_S", 0.5)
+    client = connect(unwritable)
     with pytest.raises(WritesRefused, match="MISCONF"):
-        await unwritable.ping()
-    heard = watch.watch(unwritable, "news")
-    async with aclosing(heard), asyncio.timeout(10):
+        await client.ping()
+    async with aclosing(watch.watch(client, "news")) as heard, asyncio.timeout(10):
         assert await anext(heard) is None
         pending = asyncio.ensure_future(anext(heard))
         done, _ = await asyncio.wait({pending}, timeout=2 * watch.SILENT_AFTER_S)
         assert not done, "subscribed again, although the line was good"
         pending.cancel()
         await asyncio.gather(pending, return_exceptions=True)
+    await client.aclose()
     assert not caplog.records
