@@ -21,6 +21,7 @@ EXAMPLES = {
         "fngw up --detach",
         "fngw up --port 9000 --engine process --data-dir ~/.fngw",
         "fngw up --redis-url redis://:secret@db:6379/0",
+        "fngw up --registry registry.example:5000/fngw",
     ),
     "down": ("fngw down", "fngw down --data-dir ~/.fngw"),
 }
@@ -79,6 +80,15 @@ def up(
         str | None,
         typer.Option("--redis-url", metavar="U", help="Use this Redis; default: start one.", show_default=False),
     ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            "--registry",
+            metavar="HOST/REPO",
+            help="Push images there, and look there before one is made; default: none.",
+            show_default=False,
+        ),
+    ] = None,
     data_dir: DataDir = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is healthy.")] = False,
     as_json: AsJson = False,
@@ -89,7 +99,7 @@ def up(
     processes without isolation.
     """
     given = {"port": port, "host": host, "engine": engine, "workers": workers}
-    given |= {"dispatchers": dispatchers, "redis_url": redis_url}
+    given |= {"dispatchers": dispatchers, "redis_url": redis_url, "registry": registry}
     flags = [f for f, on in (("--detach", detach), ("--json", as_json)) if on]
     _become("up", {**given, "data_dir": data_dir}, flags)
 
