@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,3 +42,36 @@ def channel(channel_tree: Tree) -> Iterator[FaultyServer]:
 
     with FaultyServer(channel_tree.root) as server:
         yield server
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """A registry of images of this test's own; its ``HOST/REPOSITORY``."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = taken.getsockname()
+    config = {
+        "version": "0.1",
+        "log": {"level": "error"},
+        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
+        "http": {"addr": "%s:%d" % address},
+    }
+    path = tmp_path / "registry.yml"
+    path.write_text(json.dumps(config))  # JSON is YAML
+    process = subprocess.Popen(["docker-registry", "serve", path], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while not _answers(address):
+            assert time.monotonic() < deadline and process.poll() is None, "the registry did not start"
+            time.sleep(0.02)
+        yield "%s:%d/fngw" % address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _answers(address: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(address):
+            return True
+    except ConnectionRefusedError:
+        return False

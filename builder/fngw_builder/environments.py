@@ -11,7 +11,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from fngw_builder.container_compiler import ContainerCompiler
 from fngw_builder.environment import cuda, requirements
 from fngw_builder.environment.bytecode import Compiler, LocalCompiler
 from fngw_builder.environment.bytecode_cache import CachingCompiler
-from fngw_builder.environment.cache import Cache
+from fngw_builder.environment.cache import Cache, size_of
 from fngw_builder.environment.lock import Lock, LockStore
 from fngw_builder.environment.solve import solve
 from fngw_builder.environment.sources import Sources
@@ -36,14 +36,23 @@ from fngw_builder.report import Report
 from fngw_builder.settings import BuilderSettings
 from fngw_state.records import BuildRequest
 
+#: In an environment's folder: how large it is.
+SIZE_NOTE = ".fngw-size"
+
 
 @dataclass(frozen=True)
 class EnvironmentFolder:
-    """An environment that local processes run from."""
+    """An environment that local processes run from; ``size`` in bytes, as it was made."""
 
     path: Path
     lock: str
+    size: int
     reused: bool
+
+    @property
+    def name(self) -> str:
+        """What it is called in what people read."""
+        return self.path.name[:12]
 
 
 class Environments:
@@ -128,15 +137,17 @@ class Environments:
             with self._cache.alone(key):
                 if path.is_dir():
                     os.utime(path)  # asked for again: not to be cleared away now
-                    self._report.say(f"{protocol.REUSED_LINE}{key[:12]}")
-                    return EnvironmentFolder(path, lock.digest, True)
+                    found = EnvironmentFolder(path, lock.digest, _size(path), True)
+                    self._report.say(f"{protocol.REUSED_LINE}{found.name} ({found.size / 1e6:.0f} MB)")
+                    return found
                 target = dataclasses.replace(target, prefix=str(path))
                 compiler = LocalCompiler(None if self.brings_python else Path(interpreter), self._report)
                 with self._staged(lock, target, compiler, files) as folder:
+                    size = _size(folder)
                     layout.envs.mkdir(parents=True, exist_ok=True)
                     folder.rename(path)
         self._cache.trim()
-        return EnvironmentFolder(path, lock.digest, False)
+        return EnvironmentFolder(path, lock.digest, size, False)
 
     def _lock(self, target: Target, files: Path) -> Lock:
         """The lock to build from: the one asked for, that of an earlier solve, or a new one."""
@@ -190,6 +201,16 @@ class Environments:
             if self._wanted.wheels or any(option.startswith("./") for option in self._wanted.pip_options):
                 bundle.extract(bundle.locate(self._settings.layout, self._request.bundle), folder, ".whl")
             yield folder
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes that an environment takes, as they were noted in it: counting 30,000 files takes a while."""
+    note = folder / SIZE_NOTE
+    with suppress(FileNotFoundError, ValueError):
+        return int(note.read_text())
+    size = size_of(folder)
+    note.write_text(f"{size}\n")
+    return size
 
 
 def _content(folder: Path) -> str:

@@ -14,12 +14,13 @@ from typing import IO
 from fngw.errors import BuildFailed
 from fngw_builder import host
 from fngw_builder.bundle import Member, locate, members, opened
+from fngw_builder.environment.cache import size_of
 from fngw_builder.environments import Environments
 from fngw_builder.made import Made
 from fngw_builder.report import Report
 from fngw_builder.settings import BuilderSettings
 from fngw_state.layout import Layout
-from fngw_state.records import Artifact, BuildRequest
+from fngw_state.records import Artifact, BuildRequest, BuiltLayer
 
 #: What the runtime imports; see runtime-image/needs.in, of which the rest is optional.
 NEEDS = ("uvicorn", "starlette", "cloudpickle", "redis")
@@ -40,7 +41,8 @@ def make(request: BuildRequest, settings: BuilderSettings, report: Report) -> Ma
     if not request.has_environment:
         python = interpreter(request.python)
         code, reused = unpack(settings.layout, request.bundle)
-        return Made(Artifact(image=image, python=python, app_dir=str(code)), reused)
+        artifact = Artifact(image=image, python=python, app_dir=str(code))
+        return Made(artifact, reused, (_code(request, code, reused),))
     environments = Environments(request, settings, report)
     environment = environments.folder("" if environments.brings_python else bare_interpreter(request.python))
     code, reused = unpack(settings.layout, request.bundle)
@@ -51,7 +53,12 @@ def make(request: BuildRequest, settings: BuilderSettings, report: Report) -> Ma
         app_dir=str(code),
         environment=str(environment.path),
     )
-    return Made(artifact, reused and environment.reused)
+    below = BuiltLayer("environment", environment.lock, environment.size, environment.reused)
+    return Made(artifact, reused and environment.reused, (below, _code(request, code, reused)))
+
+
+def _code(request: BuildRequest, folder: Path, reused: bool) -> BuiltLayer:
+    return BuiltLayer("code", request.bundle, size_of(folder), reused)
 
 
 def bare_interpreter(version: str) -> str:

@@ -359,8 +359,8 @@ class BuildProgress(Record):
 
 @dataclass(frozen=True)
 class BuiltLayer(Record):
-    """One part of what a build made, the lowest first: ``what`` is ``base``, ``environment``, ``runtime`` or
-    ``code``; ``size`` in bytes."""
+    """One part of what a build made, the lowest first: ``what`` is ``base``, ``environment`` or ``code``; ``size``
+    in bytes. For local processes ``digest`` is that of what it was made from: the lock, the bundle."""
 
     what: str
     digest: str

@@ -398,11 +398,11 @@ def installation() -> Iterator[Installation]:
 
 @pytest.fixture
 def own_stack() -> Callable[..., contextlib.AbstractContextManager[Stack]]:
-    """A stack that no other test uses, on the engine that is named, with these ``FNGW_*`` variables."""
+    """A stack that no other test uses, on the engine that is named, with these options and ``FNGW_*`` variables."""
 
     @contextlib.contextmanager
-    def started(engine: str, **variables: str) -> Iterator[Stack]:
-        stack = start_stack(engine, **variables)
+    def started(engine: str, *words: str, **variables: str) -> Iterator[Stack]:
+        stack = start_stack(engine, *words, **variables)
         try:
             yield stack
         finally:

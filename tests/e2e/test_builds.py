@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 BIN = Path(sys.executable).parent
@@ -44,8 +45,9 @@ def app(files: Any, channel: Any, unique: str) -> Any:
 def test_a_deploy_finds_what_was_built_before(stack: Any, unique: str, app: Any, channel: Any) -> None:
     built = json.loads(stack.fngw("build", app(), "--json").stdout)
     assert (built["reused"], len(built["lock"])) == (False, 71)
-    if stack.engine == "docker":
-        assert [layer["what"] for layer in built["layers"]] == ["base", "environment", "code"]
+    parts = ["base", "environment", "code"] if stack.engine == "docker" else ["environment", "code"]
+    assert [layer["what"] for layer in built["layers"]] == parts
+    assert all(layer["size"] > 0 and len(layer["digest"]) == 71 for layer in built["layers"])
     assert unique not in stack.fngw("list").stdout
     channel.forget()
     deployed = stack.fngw("deploy", app(), "--arg", "x")
@@ -55,7 +57,7 @@ def test_a_deploy_finds_what_was_built_before(stack: Any, unique: str, app: Any,
     assert (status["lock"], status["image"]) == (built["lock"], built["image"])
     again = stack.fngw("build", app()).stdout
     assert f"lock         {built['lock']}\n" in again
-    assert "reused in " in again
+    assert "reused in " in again and "MiB  reused" in again
 
 
 def test_a_lock_is_shown_and_solved_anew(process_stack: Any, unique: str, app: Any, channel: Any) -> None:
@@ -127,3 +129,12 @@ def test_the_doctor_and_what_it_advises(stack: Any, app: Any) -> None:
     after = json.loads(stack.fngw("doctor", "--json", check=False).stdout)["checks"]
     caches = next(check["message"] for check in after if check["name"] == "caches")
     assert "0 KiB of 20.0 GiB" in caches, caches
+
+
+def test_images_go_to_the_registry_that_up_names(own_stack: Any, files: Any, registry: str) -> None:
+    folder = files({"kept.py": "import fngw\n\n\n@fngw.deployment\ndef kept():\n    return 'kept'\n"})
+    with own_stack("docker", "--registry", registry) as stack:
+        ref = json.loads(stack.fngw("build", "kept.py:kept", "--json", cwd=folder).stdout)["ref"]
+    host, _, repository = registry.partition("/")
+    tags = httpx.get(f"http://{host}/v2/{repository}/tags/list").json()["tags"]
+    assert tags == [ref.partition(":")[2]]

@@ -308,37 +308,6 @@ def test_cuda_without_a_driver_warns(settings: Any, wants: Any, report: Any) -> 
     assert [line for line in report.lines if line.startswith("warning: tensorlib is made for CUDA 12.4")]
 
 
-@pytest.fixture
-def registry(tmp_path: Path, wait_for: Any) -> Iterator[str]:
-    """A registry of this test's own; its ``HOST/REPOSITORY``."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = "127.0.0.1:%d" % taken.getsockname()[1]
-    config = {
-        "version": "0.1",
-        "log": {"level": "error"},
-        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
-        "http": {"addr": address},
-    }
-    path = tmp_path / "registry.yml"
-    path.write_text(json.dumps(config))  # JSON is YAML
-    process = subprocess.Popen(["docker-registry", "serve", path], stderr=subprocess.DEVNULL)
-    try:
-        wait_for("the registry", lambda: answers(address))
-        yield f"{address}/fngw"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def answers(address: str) -> bool:
-    host, _, port = address.partition(":")
-    try:
-        with socket.create_connection((host, int(port))):
-            return True
-    except ConnectionRefusedError:
-        return False
-
-
 def test_a_registry_keeps_what_was_built(
     settings: Any, wants: Any, report: Any, registry: str, engine: docker.DockerClient, channel: Any, tmp_path: Path
 ) -> None:
