@@ -12,7 +12,7 @@ BASE    ?=
 TESTS   ?= tests
 JOBS    ?= 2
 
-.PHONY: help env demo up test test-gpu lint types imports unit engine images server-image lock bench bench-peers clean
+.PHONY: help env demo up test test-gpu lint types imports unit engine images server-image lock bench bench-peers soak clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -75,6 +75,9 @@ bench: env engine images  ## measure; prints ratios from interleaved runs
 
 bench-peers: env  ## measure other servers against fngw: installs them from the package index for the time being (root)
 	@$(BIN)/python bench/peers.py
+
+soak: env  ## a million requests with random faults: no answer to the wrong request, no leak (10 to 25 minutes)
+	@$(BIN)/python bench/soak.py
 
 lock: env  ## resolve the environment anew
 	@$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --generate-hashes --upgrade \

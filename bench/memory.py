@@ -43,7 +43,7 @@ class Memory:
 
 def read(stack: Stack) -> list[Memory]:
     """Return the memory of every process of an installation."""
-    found = [_memory(pid) for pid in sorted(descendants(stack.pid))]
+    found = [memory_of(pid) for pid in sorted(descendants(stack.pid))]
     return [memory for memory in found if memory is not None]
 
 
@@ -64,7 +64,7 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def _memory(pid: int) -> Memory | None:
+def memory_of(pid: int) -> Memory | None:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
         command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
@@ -76,7 +76,7 @@ def _memory(pid: int) -> Memory | None:
 
 def process_memory(pid: int) -> float:
     """Return the PSS of one process in MiB; 0 when it has ended."""
-    found = _memory(pid)
+    found = memory_of(pid)
     return found.pss if found else 0.0
 
 
