@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 CALLBACKS = 50
 SCHEDULES_EVERY_S = 1.0
 UPKEEP_AT_MOST_EVERY_S = 4.0
+#: How often it is asked whether an hour has passed since the last.
+SWEEP_EVERY_S = 60.0
 RETRY_S = 0.5
 
 
@@ -97,6 +99,7 @@ class Dispatcher:
             self._hear(),
             _repeat(self._settings.call_lease_s / 3, lambda: asyncio.to_thread(worker.beat, len(self._desk) > 0)),
             _repeat(every, self._upkeep),
+            _repeat(SWEEP_EVERY_S, self._sweep),
             _repeat(SCHEDULES_EVERY_S, Scheduler(Schedules(self._store), self._calls, time.time).look),
         ]
 
@@ -158,6 +161,11 @@ class Dispatcher:
         while await self._work.forget():
             continue
         await self._work.remove_payloads(time.time())
+
+    async def _sweep(self) -> None:
+        unknown = await self._work.sweep()
+        if unknown:
+            log.warning("%d files of queued calls are not known to Redis; they are removed in an hour", unknown)
 
 
 async def _repeat(every_s: float, job: Callable[[], Awaitable[object]]) -> None:

@@ -20,6 +20,7 @@ from fngw_gateway.proxy.plane import CALL_PREFIX
 from fngw_gateway.proxy.tunnel import Tunnel
 from fngw_gateway.settings import GatewaySettings
 from fngw_gateway.tables import Tables, gateway_id
+from fngw_state.call_counts import CallCounts
 from fngw_state.calls import Calls
 from fngw_state.payloads import Payloads
 from fngw_state.store import LOST, Store, connect
@@ -129,12 +130,13 @@ class Gateway:
         await problems.send_json(send, status, value, own)
 
     async def _exposition(self) -> str:
-        statuses, usage = None, Usage()
+        statuses, usage, calls = None, Usage(), CallCounts()
         with suppress(*LOST):  # the counts are known without Redis
             async with asyncio.timeout(STATUS_S):
                 statuses, usage = await asyncio.gather(self._store.all_status(), Measured(self._store).get())
+                calls = await self._calls.count() if self._calls else calls
         rows = await self._metrics.total()
-        return await asyncio.to_thread(exposition.render, rows, statuses, usage)
+        return await asyncio.to_thread(exposition.render, rows, statuses, usage, calls)
 
     def _health(self) -> tuple[int, dict[str, Any]]:
         table, lost = self._tables.table, self._tables.lost

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 
 from fngw_gateway.proxy.tally import BOUNDS, CODES, Row
+from fngw_state.call_counts import CallCounts, DeploymentCalls
 from fngw_state.records import ReplicaState, Status
 from fngw_state.resources import MIB
 from fngw_state.usage import DeviceUse, Usage
@@ -18,16 +19,17 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"]
 
 
-def render(rows: Mapping[str, Row], statuses: Mapping[str, Status] | None, usage: Usage) -> str:
+def render(rows: Mapping[str, Row], statuses: Mapping[str, Status] | None, usage: Usage, calls: CallCounts) -> str:
     """Return all metrics as text.
 
     Args:
         rows: sums over the gateway processes, by deployment; "" for requests that none serves.
         statuses: what the controller last saw of each deployment; None when that is not known.
         usage: what replicas use of GPUs; an empty one where nobody measures.
+        calls: those that wait; none where that is not known.
 
     Example:
-        >>> render({}, None, Usage())
+        >>> render({}, None, Usage(), CallCounts())
         ''
     """
     families = (
@@ -40,8 +42,48 @@ def render(rows: Mapping[str, Row], statuses: Mapping[str, Status] | None, usage
         ("fngw_replica_gpu_memory_bytes", "gauge", "GPU memory in use.", _gpus(usage, _memory_used)),
         ("fngw_replica_gpu_memory_own_bytes", "gauge", "GPU memory that is its own.", _gpus(usage, _memory_own)),
         ("fngw_replica_gpu_utilization_ratio", "gauge", "Part of the time it used the GPU.", _gpus(usage, _busy)),
+        *_call_families(calls),
     )
     return "".join(f"{line}\n" for family in families for line in _family(*family))
+
+
+def _call_families(calls: CallCounts) -> Iterator[tuple[str, str, str, Iterable[str]]]:
+    told = calls.deployments
+    yield "fngw_calls_waiting", "gauge", "Queued calls that wait for their turn.", _waiting(told)
+    yield "fngw_calls_oldest_waiting_seconds", "gauge", "How long the oldest of them has waited.", _oldest(told)
+    yield "fngw_calls_delayed", "gauge", "Calls whose time has not come.", _each(told, lambda d: d.delayed)
+    yield "fngw_calls_running", "gauge", "Queued calls under way.", _each(told, lambda d: d.running)
+    yield "fngw_calls_dead", "gauge", "Failed calls that can be tried again.", _each(told, lambda d: d.dead)
+    yield "fngw_calls_ended_total", "counter", "Queued calls by how they ended.", _ended(calls.ended)
+    if calls.ended or told or calls.callbacks:
+        yield "fngw_callbacks_pending", "gauge", "Callbacks that have not arrived.", [f" {calls.callbacks}"]
+    yield "fngw_callbacks_ended_total", "counter", "Callbacks by how they ended.", _callbacks(calls.ended)
+
+
+def _waiting(told: Mapping[str, DeploymentCalls]) -> Iterator[str]:
+    for name, deployment in told.items():
+        for priority, many in deployment.waiting.items():
+            yield f'{{deployment="{name}",priority="{priority}"}} {many}'
+
+
+def _oldest(told: Mapping[str, DeploymentCalls]) -> Iterator[str]:
+    """Zero where none waits, so that an alert ends."""
+    return _each(told, lambda deployment: max(0.0, deployment.oldest_s or 0.0))
+
+
+def _each(told: Mapping[str, DeploymentCalls], value: Callable[[DeploymentCalls], float]) -> Iterator[str]:
+    return (f'{{deployment="{name}"}} {value(deployment)}' for name, deployment in told.items())
+
+
+def _ended(ended: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    for name, counts in ended.items():
+        if name:
+            for status, many in counts.items():
+                yield f'{{deployment="{name}",status="{status}"}} {many}'
+
+
+def _callbacks(ended: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    return (f'{{status="{status}"}} {many}' for status, many in ended.get("", {}).items())
 
 
 def _family(name: str, kind: str, text: str, samples: Iterable[str]) -> Iterator[str]:

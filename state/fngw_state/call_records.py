@@ -11,6 +11,7 @@ from fngw_state import keys
 
 __all__ = [
     "PRIORITIES",
+    "STATUSES",
     "Accepted",
     "Call",
     "CallFailure",
@@ -23,6 +24,7 @@ __all__ = [
     "Priority",
     "Status",
     "queue_of",
+    "rank_of",
 ]
 
 Headers = tuple[tuple[str, str], ...]
@@ -30,6 +32,7 @@ Priority = Literal["high", "default", "low"]
 Status = Literal["queued", "delayed", "running", "finished", "failed", "cancelled"]
 
 PRIORITIES: tuple[Priority, ...] = ("high", "default", "low")
+STATUSES: tuple[Status, ...] = ("queued", "delayed", "running", "finished", "failed", "cancelled")
 #: The statuses of a call that has ended.
 ENDED: frozenset[str] = frozenset({"finished", "failed", "cancelled"})
 MAX_RETRIES = 20
@@ -38,6 +41,11 @@ MAX_RETRIES = 20
 def queue_of(priority: str) -> str:
     """Return the name of the RQ queue of a priority."""
     return dict(zip(PRIORITIES, keys.CALL_QUEUES, strict=True))[priority]  # type: ignore[index]
+
+
+def rank_of(status: Status, priority: Priority) -> int:
+    """Return the score of a call in the indexes: calls of one status and priority lie together."""
+    return STATUSES.index(status) * len(PRIORITIES) + PRIORITIES.index(priority)
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,28 @@ The scripts make up the names of keys: fngw needs one Redis, not a cluster.
 from __future__ import annotations
 
 from fngw_state import keys
+from fngw_state.call_records import PRIORITIES, STATUSES, queue_of, rank_of
 
-__all__ = ["ACCEPT", "AWAIT", "CANCEL", "PIN", "RETRY", "SHARED"]
+__all__ = ["ACCEPT", "AWAIT", "CANCEL", "COUNT", "PIN", "RETRY", "SHARED"]
 
 _NAMES = {
     name: value
     for name, value in vars(keys).items()
-    if isinstance(value, str) and name.startswith(("CALL", "PAYLOAD", "RQ_"))
+    if isinstance(value, str) and name.startswith(("CALL", "DESIRED", "PAYLOAD", "RQ_"))
 }
 
 #: How RQ calls the states of a call.
 _LOCALS = "".join(f"local {name} = '{value}'\n" for name, value in sorted(_NAMES.items()))
 
+#: The two parts of ``rank_of``.
+_RANKS = "local RANK, URGENCY = {}, {}\n" + "".join(
+    [f"RANK['{status}'] = {rank_of(status, PRIORITIES[0])}\n" for status in STATUSES]
+    + [f"URGENCY['{queue_of(priority)}'] = {n}\n" for n, priority in enumerate(PRIORITIES)]
+)
+
 SHARED = (
     _LOCALS
+    + _RANKS
     + """
 local call = redis.call
 
@@ -82,14 +90,24 @@ local function wake(queue)
   if call('LLEN', key) == 0 then call('RPUSH', key, '1') end
 end
 
+-- Write a call's status, and where it is in the indexes. A callback, which has no deployment, is in none.
+local function set_status(id, deployment, queue, status)
+  call('HSET', CALL .. id, 'status', status)
+  if deployment == '' then return end
+  local rank = RANK[status] + URGENCY[queue]
+  call('ZADD', CALLS, rank, id)
+  call('ZADD', CALLS_OF .. deployment, rank, id)
+end
+
 -- Put a call into its queue, or, when it shall not start before a time, among the scheduled ones.
-local function enqueue(id, queue, t, not_before, at_front)
+local function enqueue(id, deployment, queue, t, not_before, at_front)
   if not_before and not_before > t then
-    call('HSET', CALL .. id, 'status', 'delayed', 'not_before', num(not_before))
+    set_status(id, deployment, queue, 'delayed')
+    call('HSET', CALL .. id, 'not_before', num(not_before))
     call('HSET', RQ_JOB .. id, 'status', 'scheduled')
     call('ZADD', RQ_SCHEDULED .. queue, num(not_before), id)
   else
-    call('HSET', CALL .. id, 'status', 'queued')
+    set_status(id, deployment, queue, 'queued')
     call('HSET', RQ_JOB .. id, 'status', 'queued', 'enqueued_at', stamp(t))
     call(at_front and 'LPUSH' or 'RPUSH', RQ_QUEUE .. queue, id)
   end
@@ -115,7 +133,7 @@ local function make_callback(id, url, attempt, t)
   call('HSET', CALL .. id, 'callback_id', new)
   call('HINCRBY', CALLS_OPEN, '', 1)
   make_job(new, CALLBACKS_QUEUE, t, 'callback of ' .. id, CALLBACK_RETRIES)
-  enqueue(new, CALLBACKS_QUEUE, t)
+  enqueue(new, '', CALLBACKS_QUEUE, t)
 end
 
 -- End a call that is in no queue and no longer under way. `how` has error, and of a result: status, headers, body,
@@ -123,7 +141,8 @@ end
 local function close(id, f, status, how, t, ttl, worker)
   local record, queue = CALL .. id, f.queue
   local gone = num(t + ttl)
-  call('HSET', record, 'status', status, 'ended', num(t), 'error', how.error or '')
+  set_status(id, f.deployment, queue, status)
+  call('HSET', record, 'ended', num(t), 'error', how.error or '')
   if how.status then
     hold(how.digest, how.size)
     call('HSET', record, 'result_status', how.status, 'result_headers', how.headers, 'result_body', how.body,
@@ -134,6 +153,7 @@ local function close(id, f, status, how, t, ttl, worker)
     call('HDEL', record, 'body', 'body_digest', 'headers')
   end
   add(CALLS_OPEN, f.deployment, -1)
+  call('HINCRBY', CALLS_ENDED, status .. ':' .. f.deployment, 1)
   call('ZADD', CALLS_EXPIRY, gone, id)
   local rq = {finished = {'finished', RQ_FINISHED}, failed = {'failed', RQ_FAILED},
     cancelled = {'canceled', RQ_CANCELED}}
@@ -179,7 +199,6 @@ ACCEPT = (
     SHARED
     + """
 local id, deployment, queue, key, hash = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-if call('EXISTS', CALL .. id) == 1 then return {'created', id} end  -- sent again, as the answer was lost
 if key ~= '' then
   local before = call('GET', key)
   if before then
@@ -197,10 +216,9 @@ if key ~= '' then call('SET', key, id .. '|' .. hash) end
 hold(ARGV[8], ARGV[9])
 call('HSET', CALL .. id, 'kind', 'call', 'deployment', deployment, 'queue', queue, 'key', key, 'attempt', '0',
   'created', num(t), 'body_digest', ARGV[8], unpack(ARGV, 12))
-call('ZADD', CALLS, 0, id)
 call('HINCRBY', CALLS_OPEN, deployment, 1)
 make_job(id, queue, t, ARGV[10], ARGV[11])
-enqueue(id, queue, t, t + tonumber(ARGV[7]))
+enqueue(id, deployment, queue, t, t + tonumber(ARGV[7]))
 return {'created', id}
 """
 )
@@ -237,7 +255,7 @@ local f = read(id)
 if not f then return false end
 if f.status == 'failed' then
   reopen(id, f, t)
-  enqueue(id, f.queue, t)
+  enqueue(id, f.deployment, f.queue, t)
 end
 return f.status
 """
@@ -264,5 +282,30 @@ if call('HEXISTS', PAYLOAD_SIZES, digest) == 0 then
 end
 call('ZADD', PAYLOADS_IDLE, 'GT', num(now() + tonumber(ARGV[4])), digest)
 return 1
+"""
+)
+
+# ARGV deployments. Returns the time as RQ writes it, then for each: how many are queued of each priority, delayed,
+# running, and failed; and since when the oldest of those queued has been so, or "".
+COUNT = (
+    SHARED
+    + """
+local counts = {stamp(now())}
+for _, deployment in ipairs(ARGV) do
+  local key = CALLS_OF .. deployment
+  local function many(first, last) return call('ZCOUNT', key, first, last) end
+  local since = ''
+  for rank = RANK.queued, RANK.queued + 2 do
+    counts[#counts + 1] = many(rank, rank)
+    local id = call('ZRANGEBYSCORE', key, rank, rank, 'LIMIT', 0, 1)[1]
+    local at = id and call('HGET', RQ_JOB .. id, 'enqueued_at')
+    if at and (since == '' or at < since) then since = at end
+  end
+  for _, status in ipairs({'delayed', 'running', 'failed'}) do
+    counts[#counts + 1] = many(RANK[status], RANK[status] + 2)
+  end
+  counts[#counts + 1] = since
+end
+return counts
 """
 )

@@ -115,6 +115,7 @@ class CallWork:
         self._lapse = register(call_work_scripts.LAPSE)
         self._forget = register(call_work_scripts.FORGET)
         self._unpin = register(call_work_scripts.UNPIN)
+        self._adopt = register(call_work_scripts.ADOPT)
 
     async def wait(self, family: Literal["calls", "callbacks"], seconds: float) -> None:
         """Return when there may be something to claim, at the latest after some seconds."""
@@ -177,6 +178,21 @@ class CallWork:
         for digest in digests:
             removed += await asyncio.to_thread(self._payloads.remove, digest, partial(unwanted, digest))
         return removed
+
+    async def sweep(self) -> int:
+        """Look, once an hour among all dispatchers, for files that Redis knows nothing of; return how many it was.
+
+        They go an hour later, unless a record names them by then.
+        """
+        mine = await self._redis.set(keys.PAYLOADS_SWEPT, self.dispatcher, nx=True, ex=keys.PAYLOADS_SWEEP_S)
+        if not mine:
+            return 0
+        await asyncio.to_thread(self._payloads.clear_drafts)
+        folders, adopted = self._payloads.files(), 0
+        while (files := await asyncio.to_thread(next, folders, None)) is not None:
+            args = [str(part) for file in files.items() for part in file]
+            adopted += await self._adopt(args=[str(keys.PAYLOAD_IDLE_S), *args])
+        return adopted
 
 
 def _claimed(row: list[Any]) -> Claimed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fngw_state.call_scripts import SHARED
 
-__all__ = ["CLAIM", "END", "FORGET", "LAPSE", "RENEW", "UNPIN"]
+__all__ = ["ADOPT", "CLAIM", "END", "FORGET", "LAPSE", "RENEW", "UNPIN"]
 
 _UNDER_WAY = (
     SHARED
@@ -49,7 +49,8 @@ for _, queue in ipairs(queues) do
   local key = RQ_SCHEDULED .. queue
   for _, id in ipairs(call('ZRANGEBYSCORE', key, '-inf', num(t), 'LIMIT', 0, 500)) do
     call('ZREM', key, id)
-    if call('HGET', CALL .. id, 'status') == 'delayed' then enqueue(id, queue, t) end
+    local status, deployment = unpack(call('HMGET', CALL .. id, 'status', 'deployment'))
+    if status == 'delayed' then enqueue(id, deployment, queue, t) end
   end
   local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
   if first and (not next_due or tonumber(first) < next_due) then next_due = tonumber(first) end
@@ -91,7 +92,8 @@ local function start(id, queue, deployment)
   local token = call('HINCRBY', record, 'token', 1)
   running[deployment] = running[deployment] + 1
   call('HINCRBY', CALLS_RUNNING, deployment, 1)
-  call('HSET', record, 'status', 'running', 'started', num(t), 'lease', worker)
+  set_status(id, deployment, queue, 'running')
+  call('HSET', record, 'started', num(t), 'lease', worker)
   call('ZADD', CALLS_LEASES, num(t + lease), id)
   local at, e = stamp(t), id .. ':' .. token
   call('HSET', RQ_JOB .. id, 'status', 'started', 'started_at', at, 'last_heartbeat', at, 'worker_name', worker)
@@ -181,7 +183,7 @@ local function again(id, f, what, delay)
   end
   local left = math.max(0, f.allowed - f.attempt)
   call('HSET', RQ_JOB .. id, 'retries_left', left, 'worker_name', '')
-  enqueue(id, f.queue, t, t + delay, true)
+  enqueue(id, f.deployment, f.queue, t, t + delay, true)
 end
 
 for i = 4, #ARGV, 11 do
@@ -258,7 +260,7 @@ for _, id in ipairs(ids) do
       close(id, f, 'cancelled', {}, t, tonumber(ARGV[1]))
     elseif tonumber(f.attempt) < tonumber(f.allowed) then
       call('HSET', RQ_JOB .. id, 'retries_left', f.allowed - f.attempt, 'worker_name', '')
-      enqueue(id, f.queue, t, nil, true)
+      enqueue(id, f.deployment, f.queue, t, nil, true)
     else
       close(id, f, 'failed', {error = error}, t, tonumber(ARGV[2]))
     end
@@ -272,19 +274,30 @@ return #ids
 FORGET = (
     SHARED
     + """
+-- With the last call of a deployment that is no more, its counts go, too.
+local function leave_indexes(id, deployment)
+  call('ZREM', CALLS, id)
+  call('ZREM', CALLS_OF .. deployment, id)
+  if call('EXISTS', CALLS_OF .. deployment) == 0 and call('HEXISTS', DESIRED, deployment) == 0 then
+    for status in pairs(RANK) do call('HDEL', CALLS_ENDED, status .. ':' .. deployment) end
+  end
+end
+
 local t = now()
 local ids = call('ZRANGEBYSCORE', CALLS_EXPIRY, '-inf', num(t), 'LIMIT', 0, 200)
 for _, id in ipairs(ids) do
   local f = read(id)
   call('ZREM', CALLS_EXPIRY, id)
-  call('ZREM', CALLS, id)
   if f then
     let_go(f.body_digest, t)
     let_go(f.result_digest, t)
     if f.key and f.key ~= '' then call('DEL', f.key) end
     for _, registry in ipairs({RQ_FINISHED, RQ_FAILED, RQ_CANCELED}) do call('ZREM', registry .. f.queue, id) end
     call('DEL', CALL .. id, RQ_JOB .. id, RQ_RESULTS .. id)
-    if f.kind == 'call' then call('SET', CALL_GONE .. id, f.status, 'EX', ARGV[1]) end
+    if f.kind == 'call' then
+      call('SET', CALL_GONE .. id, f.status, 'EX', ARGV[1])
+      leave_indexes(id, f.deployment)
+    end
   end
 end
 return #ids
@@ -303,5 +316,25 @@ local size = tonumber(call('HGET', PAYLOAD_SIZES, ARGV[1]) or '0')
 call('HDEL', PAYLOAD_SIZES, ARGV[1])
 call('HINCRBY', PAYLOAD_SIZES, '', -size)
 return 1
+"""
+)
+
+# ARGV seconds, then digest and size of files that lie on the disk. Those of which nothing is known may go after the
+# seconds, as those that are let go of. Returns how many that were.
+ADOPT = (
+    SHARED
+    + """
+local t, adopted = now(), 0
+for i = 2, #ARGV, 2 do
+  local digest = ARGV[i]
+  if call('HEXISTS', PAYLOADS, digest) == 0 and not call('ZSCORE', PAYLOADS_IDLE, digest) then
+    call('ZADD', PAYLOADS_IDLE, num(t + tonumber(ARGV[1])), digest)
+    if call('HSETNX', PAYLOAD_SIZES, digest, ARGV[i + 1]) == 1 then
+      call('HINCRBY', PAYLOAD_SIZES, '', ARGV[i + 1])
+    end
+    adopted = adopted + 1
+  end
+end
+return adopted
 """
 )

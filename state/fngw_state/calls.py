@@ -16,14 +16,18 @@ import json
 import random
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from fngw.errors import CallNotFound, FngwError, Overloaded, ValidationError
 from fngw_state import call_scripts, keys
 from fngw_state.batched import Batched
+from fngw_state.call_counts import CallCounts, count_calls
 from fngw_state.call_ids import is_call_id, new_call_id
 from fngw_state.call_records import (
     MAX_RETRIES,
+    PRIORITIES,
+    STATUSES,
     Accepted,
     Call,
     CallLimits,
@@ -31,7 +35,9 @@ from fngw_state.call_records import (
     Expired,
     Headers,
     NewCall,
+    Status,
     queue_of,
+    rank_of,
 )
 from fngw_state.cancellable import cancel
 from fngw_state.payloads import Payloads, digest_of
@@ -250,7 +256,7 @@ class Calls:
                     event.set()
 
     async def list(
-        self, deployment: str | None = None, status: str | None = None, limit: int = 100
+        self, deployment: str | None = None, status: Status | None = None, limit: int = 100
     ) -> tuple[Call, ...]:
         """Return calls, the newest first.
 
@@ -259,23 +265,29 @@ class Calls:
             status: only those with this status.
             limit: at most so many.
         """
-        found: _Found = []
-        below = "+"
-        while len(found) < limit:
-            ids = await self._redis.zrevrangebylex(keys.CALLS, below, "-", 0, 500)
-            if not ids:
-                break
-            below = f"({ids[-1]}"
-            found += [c for c in await self._fetch(ids) if _matches(c, deployment, status)]
-        return tuple(found[:limit])
+        ids = await self._newest(deployment, STATUSES if status is None else (status,), limit)
+        return tuple(call for call in await self._fetch(ids) if status in (None, call.status))
 
-    async def _fetch(self, ids: Sequence[str]) -> _Found:
+    async def _newest(self, deployment: str | None, statuses: Sequence[Status], limit: int) -> Sequence[str]:
+        """Return ids from an index: it knows each priority of each status apart, each by age."""
+        key = keys.CALLS if deployment is None else keys.CALLS_OF + deployment
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for rank in (rank_of(status, priority) for status in statuses for priority in PRIORITIES):
+                pipe.zrange(key, rank, rank, desc=True, byscore=True, offset=0, num=limit)
+            found = await pipe.execute()
+        return sorted(chain.from_iterable(found), reverse=True)[:limit]
+
+    async def _fetch(self, ids: Sequence[str]) -> Sequence[Call]:
         async with self._redis.pipeline(transaction=False) as pipe:
             for call_id in ids:
                 pipe.hmget(keys.CALL + call_id, _LISTED)
             rows = await pipe.execute()
         known = [(i, dict(zip(_LISTED, row, strict=True))) for i, row in zip(ids, rows, strict=True) if row[0]]
         return [Call.from_fields(i, {k: v for k, v in row.items() if v is not None}) for i, row in known]
+
+    async def count(self) -> CallCounts:
+        """Return how many calls wait, run and have ended."""
+        return await count_calls(self._redis)
 
     # -- changing calls -----------------------------------------------------------------------------------
 
@@ -308,16 +320,11 @@ class Calls:
         return call
 
 
-_Found = list[Call]
 #: What a list shows of a call; no error of each attempt.
 _LISTED = (
     *("status", "deployment", "method", "target", "priority", "attempt", "retries", "created", "not_before"),
     *("started", "ended", "error", "result_status", "callback", "callback_id", "cancel"),
 )
-
-
-def _matches(call: Call, deployment: str | None, status: str | None) -> bool:
-    return deployment in (None, call.deployment) and status in (None, call.status)
 
 
 def _check(new: NewCall, limits: CallLimits) -> None:

@@ -48,7 +48,9 @@ CALL_GONE = PREFIX + "call-gone:"  # + id; string: how it ended, for CALL_KNOWN_
 CALL_KEY = (
     PREFIX + "call-key:"
 )  # + deployment + hash of an Idempotency-Key; "<id>|<hash of the request>"; goes with it
-CALLS = PREFIX + "calls"  # sorted set of all ids, all scores 0: by their text, which is by age
+CALLS = PREFIX + "calls"  # sorted set of all ids, by status and priority (``rank_of``), then by their text: by age
+CALLS_OF = PREFIX + "calls-of:"  # + deployment; the same of its calls
+CALLS_ENDED = PREFIX + "calls-ended"  # hash: "<status>:<deployment>" -> how many ended so; callbacks': "<status>:"
 CALLS_OPEN = PREFIX + "calls-open"  # hash: deployment -> calls that have not ended
 CALLS_RUNNING = PREFIX + "calls-running"  # hash: deployment -> calls under way
 CALLS_LEASES = PREFIX + "calls-leases"  # sorted set: id of a call under way, by the Unix time its lease ends
@@ -60,6 +62,7 @@ CALLS_WAKE = PREFIX + "wake:"  # + the same; list: at most one element, wakes on
 PAYLOADS = PREFIX + "payloads"  # hash: digest -> how many records name the file
 PAYLOAD_SIZES = PREFIX + "payload-sizes"  # hash: digest -> bytes; "" -> their sum
 PAYLOADS_IDLE = PREFIX + "payloads-idle"  # sorted set: digest of a file that no record may name, by when it may go
+PAYLOADS_SWEPT = PREFIX + "payloads-swept"  # string: who looked last for files that are not known, PAYLOADS_SWEEP_S
 SCHEDULES = PREFIX + "schedules"  # hash: name -> Schedule as JSON
 SCHEDULE_TICKS = PREFIX + "schedule-ticks"  # hash: name -> Unix time of the last tick that was dealt with
 
@@ -113,3 +116,5 @@ BUILD_LOG_LINES = 2000
 CALL_KNOWN_S = 7 * 24 * 3600
 #: A payload that no record names is kept this long: whoever has just written it may be about to name it.
 PAYLOAD_IDLE_S = 3600
+#: How often all files of payloads are looked at: orphans are rare, and take space only.
+PAYLOADS_SWEEP_S = 3600

@@ -4,6 +4,9 @@ A file is written and synced before a record names it, so a record never names a
 references in Redis; a file that none names goes after a while. Whoever writes one says so in Redis first
 (``pin``), and holds the shared lock while looking whether it is there already; whoever removes one holds the
 exclusive lock while asking Redis and unlinking. So none is removed under somebody who has just found it.
+
+Files that Redis knows nothing of, as it was emptied or lost its newest writes, are found by a sweep. It tells Redis
+of them, as of files that nobody names any more, and removes none itself: there is one way to go.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from pathlib import Path
 from fngw_state.layout import hex_of
 
 __all__ = ["Payloads", "digest_of"]
+
+_DRAFT = ".new-"
 
 
 def digest_of(body: bytes) -> str:
@@ -66,9 +71,23 @@ class Payloads:
 
     def digests(self) -> Iterator[str]:
         """Yield the names of all files."""
-        for path in self._root.glob("??/*"):
-            if len(path.name) == 64:
-                yield "sha256:" + path.name
+        for files in self.files():
+            yield from files
+
+    def files(self) -> Iterator[dict[str, int]]:
+        """Yield the names and bytes of all files, one folder of them at a time: there may be a million."""
+        for folder in sorted(self._root.glob("??")):
+            with os.scandir(folder) as entries:
+                found = [entry for entry in entries if len(entry.name) == 64]
+            yield {f"sha256:{entry.name}": size for entry in found if (size := _size(entry)) is not None}
+
+    def clear_drafts(self) -> int:
+        """Remove what a process that died left half-written; return how many files. Nobody writes meanwhile."""
+        with self._locked(fcntl.LOCK_EX):
+            drafts = list(self._root.glob(f"??/{_DRAFT}*"))
+            for draft in drafts:
+                draft.unlink()
+        return len(drafts)
 
     @contextlib.contextmanager
     def _locked(self, how: int) -> Iterator[None]:
@@ -81,9 +100,16 @@ class Payloads:
             os.close(lock)
 
 
+def _size(entry: os.DirEntry[str]) -> int | None:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:  # removed meanwhile
+        return None
+
+
 def _write_synced(path: Path, body: bytes) -> None:
     """Write a file so that it is either whole or absent, even after a power cut."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_DRAFT, delete=False) as file:
         try:
             file.write(body)
             file.flush()

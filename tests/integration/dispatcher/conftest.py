@@ -19,7 +19,7 @@ import pytest
 import redis
 
 from fngw_state import keys
-from fngw_state.call_records import CallLimits
+from fngw_state.call_records import CallLimits, rank_of
 from fngw_state.calls import Calls
 from fngw_state.layout import Layout
 from fngw_state.payloads import Payloads
@@ -234,6 +234,18 @@ class Site:
     @property
     def log(self) -> str:
         return (self.folder / "dispatcher.log").read_text()
+
+
+async def indexes_agree(site: Site) -> None:
+    """Check that the indexes have each call where its record says that it is."""
+    redis = site.store.redis
+    records = {key.removeprefix(keys.CALL): await redis.hgetall(key) for key in await redis.keys(f"{keys.CALL}*")}
+    calls = {call_id: r for call_id, r in records.items() if r["kind"] == "call"}
+    expected = {call_id: float(rank_of(r["status"], r["priority"])) for call_id, r in calls.items()}
+    assert dict(await redis.zrange(keys.CALLS, 0, -1, withscores=True)) == expected
+    for name in {r["deployment"] for r in calls.values()}:
+        own = {call_id: expected[call_id] for call_id, r in calls.items() if r["deployment"] == name}
+        assert dict(await redis.zrange(keys.CALLS_OF + name, 0, -1, withscores=True)) == own
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from fngw_state.call_records import CallFailure, CallLimits, NewCall
 from fngw_state.call_work import CallWork, Ending
 from fngw_state.store import LOST
 
-from .conftest import Answer, Request, Site, eventually
+from .conftest import Answer, Request, Site, eventually, indexes_agree
 
 
 def new(body: bytes = b"hi", **more: object) -> NewCall:
@@ -177,6 +177,8 @@ async def test_every_call_is_accounted_for_while_all_is_killed(site: Site) -> No
     assert await site.store.redis.hgetall(keys.CALLS_OPEN) == {}
     assert await site.store.redis.hgetall(keys.CALLS_RUNNING) == {}
     assert await site.store.redis.zcard(keys.CALLS_LEASES) == 0
+    assert (await site.calls.count()).ended["G"] == {"cancelled": 0, "failed": 0, "finished": count}
+    await indexes_agree(site)
 
 
 async def test_limits_hold_for_files_too(site: Site) -> None:

@@ -13,7 +13,7 @@ from fngw_state.payloads import Payloads
 
 from .calls_desk import LATER, Desk, desk_of
 from .conftest import RedisServer
-from .wire import eventually
+from .wire import eventually, samples
 
 
 @pytest.fixture
@@ -273,6 +273,28 @@ async def test_calls_are_listed(desk: Desk) -> None:
     assert [c["id"] for c in only] == [ids[0]]
     assert (await desk.ask("GET", "/-/calls?deployment=g")).json() == {"calls": []}
     assert (await desk.ask("GET", "/-/calls?status=odd")).status == 422
+
+
+async def test_calls_are_counted_for_prometheus(desk: Desk) -> None:
+    bare = await desk.ask("GET", "/-/metrics")
+    assert b"fngw_calls" not in bare.body
+    for priority in ("low", "high", "high"):
+        call_id = (await desk.later("GET", "/f", f"Fngw-Priority: {priority}\r\n")).json()["id"]
+    await desk.later("GET", "/f", "Fngw-Delay: 60\r\n")
+    await desk.ask("DELETE", f"/-/calls/{call_id}")
+    answer = await desk.ask("GET", "/-/metrics")
+    told = samples(answer)
+    assert [told[f'calls_waiting{{deployment="f",priority="{p}"}}'] for p in ("high", "default", "low")] == [
+        1,
+        0,
+        1,
+    ]
+    assert (told['calls_delayed{deployment="f"}'], told['calls_running{deployment="f"}']) == (1, 0)
+    assert told['calls_ended_total{deployment="f",status="cancelled"}'] == 1
+    assert 0 <= told['calls_oldest_waiting_seconds{deployment="f"}'] < 60
+    assert told["callbacks_pending"] == 0
+    for name in ("calls_waiting gauge", "calls_ended_total counter", "callbacks_pending gauge"):
+        assert f"# TYPE fngw_{name}\n".encode() in answer.body
 
 
 async def test_who_may_do_what(short_dir: Path, redis: RedisServer) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from fngw_gateway.exposition import render
 from fngw_gateway.proxy.tally import CLIENT_LEFT, ROW_LENGTH, Tally, add_rows, without_gauges
+from fngw_state.call_counts import CallCounts, DeploymentCalls
 from fngw_state.records import DeploymentStatus, Replica, ReplicaState, Status
 from fngw_state.usage import DeviceUse, ReplicaUse, Usage
 
@@ -35,12 +36,12 @@ def test_the_text() -> None:
     unserved.refuse(404)
     replicas = tuple(Replica(str(n), "f", 1, ReplicaState(state), 0.0) for n, state in enumerate(STATES))
     status = Status("f", DeploymentStatus.HEALTHY, "", 1, None, None, replicas)
-    assert render({"f": tally.row(queued=1), "": unserved.row(0)}, {"f": status}, Usage()) == EXPECTED
+    assert render({"f": tally.row(queued=1), "": unserved.row(0)}, {"f": status}, Usage(), CallCounts()) == EXPECTED
 
 
 def test_what_replicas_use_of_gpus() -> None:
     gpus = {"GPU-0": DeviceUse(3, 40, own_mib=2), "MIG-1": DeviceUse(0, None, own_mib=1)}
-    text = render({}, None, Usage({}, {"r1": ReplicaUse("f", 5, gpus)}))
+    text = render({}, None, Usage({}, {"r1": ReplicaUse("f", 5, gpus)}), CallCounts())
     samples = [line for line in text.splitlines() if not line.startswith("#")]
     one, other = (f'{{deployment="f",replica="r1",gpu="{uuid}"}}' for uuid in gpus)
     assert samples == [
@@ -50,6 +51,28 @@ def test_what_replicas_use_of_gpus() -> None:
         f"fngw_replica_gpu_memory_own_bytes{one} {2 << 20}",
         f"fngw_replica_gpu_memory_own_bytes{other} {1 << 20}",
         f"fngw_replica_gpu_utilization_ratio{one} 0.4",
+    ]
+
+
+def test_calls_that_wait() -> None:
+    told = {"f": DeploymentCalls({"high": 0, "default": 3, "low": 1}, 2.5, delayed=4, running=5, dead=6)}
+    ended = {"f": {"cancelled": 7, "failed": 8, "finished": 9}, "": {"cancelled": 0, "failed": 1, "finished": 2}}
+    text = render({}, None, Usage(), CallCounts(told, ended, callbacks=10))
+    assert [line for line in text.splitlines() if not line.startswith("#")] == [
+        'fngw_calls_waiting{deployment="f",priority="high"} 0',
+        'fngw_calls_waiting{deployment="f",priority="default"} 3',
+        'fngw_calls_waiting{deployment="f",priority="low"} 1',
+        'fngw_calls_oldest_waiting_seconds{deployment="f"} 2.5',
+        'fngw_calls_delayed{deployment="f"} 4',
+        'fngw_calls_running{deployment="f"} 5',
+        'fngw_calls_dead{deployment="f"} 6',
+        'fngw_calls_ended_total{deployment="f",status="cancelled"} 7',
+        'fngw_calls_ended_total{deployment="f",status="failed"} 8',
+        'fngw_calls_ended_total{deployment="f",status="finished"} 9',
+        "fngw_callbacks_pending 10",
+        'fngw_callbacks_ended_total{status="cancelled"} 0',
+        'fngw_callbacks_ended_total{status="failed"} 1',
+        'fngw_callbacks_ended_total{status="finished"} 2',
     ]
 
 
