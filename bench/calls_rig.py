@@ -33,7 +33,7 @@ from fngw_state.payloads import Payloads
 from fngw_state.records import RoutedDeployment, RoutedReplica, RoutingTable
 from fngw_state.store import Store, connect
 
-__all__ = ["Rig", "rig"]
+__all__ = ["Rig", "rig", "until"]
 
 WORK_S = 0.05
 NAME = "bench"
@@ -100,12 +100,6 @@ class Rig:
                 delays.append(_started(call) - call.created)
         return delays
 
-    async def flow(self, count: int) -> None:
-        """Send calls through, so many that none waits for long."""
-        async with _calls(self) as calls:
-            for start in range(0, count, 500):
-                await _all_ended(calls, await _accept(calls, min(500, count - start)))
-
     def stock_per_second(self, count: int) -> float:
         """Have RQ's SimpleWorker do the same work; return jobs per second."""
         queue = Queue("stock", connection=self.redis)
@@ -115,11 +109,6 @@ class Rig:
         began = time.perf_counter()
         SimpleWorker([queue], connection=self.redis).work(burst=True, logging_level="ERROR")
         return count / (time.perf_counter() - began)
-
-    def memory(self) -> int:
-        """The dispatcher's resident memory in KiB."""
-        text = Path(f"/proc/{self.dispatcher.pid}/status").read_text()
-        return int(text.split("VmRSS:")[1].split()[0])
 
 
 @contextmanager

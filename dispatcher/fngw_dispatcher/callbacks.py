@@ -16,6 +16,7 @@ import json
 import os
 import random
 import secrets
+import ssl
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,14 +115,14 @@ class CallbackSender:
                 return outcomes.again(callback, error.code, error.message, _clock())
             return outcomes.failed(callback, error.code, error.message, _clock())
         except (Unreached, Lost, TooLarge, TimeoutError) as error:
-            return outcomes.again(callback, "callback_failed", str(error) or "no answer in time", _clock())
+            return outcomes.again(callback, "callback_failed", _why(error), _clock())
         return _judge(callback, answer)
 
     async def _post(self, where: Callback, body: bytes) -> Answer:
         url = where.url
         path = (url.path or "/") + (f"?{url.query}" if url.query else "")
         tls_name = url.hostname if url.scheme == "https" else None
-        client = Client(tcp(where.addresses[0], where.port, tls_name), LARGEST_ANSWER)
+        client = Client(tcp(where.addresses, where.port, tls_name), LARGEST_ANSWER)
         try:
             return await client.send("POST", path, self._headers(url.netloc, body), body)
         finally:
@@ -134,6 +135,14 @@ class CallbackSender:
             ("user-agent", "fngw"),
             ("fngw-signature", signature(self._secret, body, time.time())),
         )
+
+
+def _why(error: BaseException) -> str:
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        hint = "where the dispatcher runs, SSL_CERT_FILE or SSL_CERT_DIR may name its authority"
+        return f"its certificate is not trusted: {cause.verify_message}; {hint}"
+    return str(error) or "no answer in time"
 
 
 def _judge(callback: Claimed, answer: Answer) -> Ending:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httptools
@@ -61,14 +63,24 @@ def unix(path: str) -> Target:
     return connect
 
 
-def tcp(address: str, port: int, tls_name: str | None = None) -> Target:
-    """Return how to connect to one address; with TLS when a name is given that its certificate must bear."""
+def tcp(addresses: Sequence[str], port: int, tls_name: str | None = None) -> Target:
+    """Return how to connect to the first of a host's addresses that lets one in.
+
+    Args:
+        addresses: one at least.
+        port: of all of them.
+        tls_name: with TLS; the name that the certificate must bear.
+    """
 
     async def connect(protocol: Callable[[], asyncio.Protocol]) -> tuple[Any, Any]:
         secure = ssl.create_default_context() if tls_name else None
-        return await asyncio.get_running_loop().create_connection(
-            protocol, address, port, ssl=secure, server_hostname=tls_name
+        connect_to = partial(
+            asyncio.get_running_loop().create_connection, protocol, port=port, ssl=secure, server_hostname=tls_name
         )
+        for address in addresses[:-1]:
+            with suppress(OSError):
+                return await connect_to(host=address)
+        return await connect_to(host=addresses[-1])
 
     return connect
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
+import ssl
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
+from fngw_state import keys
 from fngw_state.call_records import Call, NewCall
 
 from .conftest import Site, eventually
@@ -37,14 +42,39 @@ class Receiver:
         writer.close()
 
 
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
+@contextlib.asynccontextmanager
+async def receiving(base: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
     receiver = Receiver([b"204 No Content"])
-    server = await asyncio.start_server(receiver.answer, "127.0.0.1", 0)
-    receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook?x=1"
+    server = await asyncio.start_server(receiver.answer, "127.0.0.1", 0, ssl=tls)
+    receiver.url = f"{base}:{server.sockets[0].getsockname()[1]}/hook?x=1"
     yield receiver
     server.close()
     await server.wait_closed()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving("http://127.0.0.1") as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority of its own, ``ca.pem``, and what it signed for ``localhost``: ``server.pem``."""
+    folder = tmp_path_factory.mktemp("authority")
+    make = "openssl req -x509 -days 2 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split()
+    ca = ("-subj", "/CN=An authority", "-keyout", "ca.key", "-out", "ca.pem", "-addext", "keyUsage=keyCertSign")
+    own = ("-subj", "/CN=A receiver", "-keyout", "server.key", "-out", "server.pem")
+    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE")
+    for words in (ca, (*own, *signed, "-addext", "subjectAltName=DNS:localhost")):
+        subprocess.run((*make, *words), cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def tls_of(authority: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / "server.pem", authority / "server.key")
+    return context
 
 
 def new(url: str, **more: object) -> NewCall:
@@ -105,3 +135,46 @@ async def test_a_cancelled_call_is_told_of_too(site: Site, receiver: Receiver) -
     await site.dispatcher(callback_allow="127.0.0.1")
     await callback_of(site, accepted.id, lambda c: c.has_ended)
     assert json.loads(receiver.bodies[0])["status"] == "cancelled"
+
+
+async def test_over_tls_by_an_authority_that_is_named(
+    site: Site, authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
+    await site.dispatcher(callback_allow="127.0.0.1 ::1")
+    async with receiving("https://localhost", tls_of(authority)) as receiver:
+        accepted = await site.calls.accept(new(receiver.url))
+        callback = await callback_of(site, accepted.id, lambda c: c.has_ended)
+        assert (callback.status, callback.attempt) == ("finished", 1), callback
+        assert json.loads(receiver.bodies[0])["id"] == accepted.id
+        assert receiver.heads[0]["host"] == receiver.url.split("/")[2]
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted", "why"),
+    [
+        ("localhost", False, "unable to get local issuer certificate"),
+        ("127.0.0.1", True, "IP address mismatch, certificate is not valid for '127.0.0.1'"),
+    ],
+)
+async def test_over_tls_to_whom_nobody_vouches_for(
+    site: Site, authority: Path, monkeypatch: pytest.MonkeyPatch, host: str, trusted: bool, why: str
+) -> None:
+    """Nothing is sent; it is tried again, then given up. The call itself has ended long before."""
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
+    async with receiving(f"https://{host}", tls_of(authority)) as receiver:
+        accepted = await site.calls.accept(new(receiver.url, delay_s=60))
+        await site.calls.cancel(accepted.id)
+        callback_id = (await site.calls.find(accepted.id)).callback_id
+        await site.store.redis.hset(f"{keys.CALL}{callback_id}", "allowed", 2)  # of nine; else it takes minutes
+        await site.dispatcher(callback_allow="127.0.0.1 ::1")
+        callback = await callback_of(site, accepted.id, lambda c: c.has_ended)
+        assert (callback.status, callback.attempt) == ("failed", 2)
+        assert [failure.code for failure in callback.tries] == ["callback_failed"] * 2
+        assert callback.error is not None
+        assert callback.error.message.startswith(f"its certificate is not trusted: {why}")
+        assert "SSL_CERT_FILE" in callback.error.message
+        assert receiver.bodies == []
+    counts = await site.calls.count()
+    assert (counts.callbacks, counts.ended[""]["failed"]) == (0, 1)

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from fngw_dispatcher.http import Client, Lost, TooLarge, Unreached, unix
+from fngw_dispatcher.http import Client, Lost, TooLarge, Unreached, tcp, unix
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -115,6 +115,18 @@ async def test_what_goes_wrong(text: bytes, error: type[Exception]) -> None:
 async def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(Unreached):
         await Client(unix(str(tmp_path / "none")), 10).send("GET", "/", (), b"")
+
+
+async def test_the_first_address_that_lets_one_in() -> None:
+    server = Server([b"HTTP/1.1 204 No Content\r\n\r\n"])
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    client = Client(tcp(["::1", "127.0.0.2", "127.0.0.1"], port), 10)
+    assert (await client.send("GET", "/", (), b"")).status == 204
+    await client.close()
+    listener.close()
+    with pytest.raises(Unreached):
+        await Client(tcp(["127.0.0.2", "127.0.0.1"], port), 10).send("GET", "/", (), b"")
 
 
 async def test_a_cancelled_request_closes_its_connection() -> None:
