@@ -134,6 +134,7 @@ class Call:
 
     Args:
         attempt: how often it was started.
+        allowed: how often it may be: once, its retries, and as many again each time a dead letter is queued again.
         error: why it failed, or why its last attempt did.
         tries: the failures of its attempts, the first one first.
         result_status: the HTTP status of its result.
@@ -147,6 +148,7 @@ class Call:
     target: str
     priority: Priority
     attempt: int
+    allowed: int
     retries: int
     created: float
     not_before: float | None = None
@@ -174,6 +176,7 @@ class Call:
             target=fields["target"],
             priority=fields.get("priority", "default"),  # type: ignore[arg-type]
             attempt=int(fields.get("attempt", 0)),
+            allowed=int(fields["allowed"]),
             retries=int(fields.get("retries", 0)),
             created=float(fields["created"]),
             not_before=_number(fields, "not_before"),

@@ -322,7 +322,8 @@ class Calls:
 
 #: What a list shows of a call; no error of each attempt.
 _LISTED = (
-    *("status", "deployment", "method", "target", "priority", "attempt", "retries", "created", "not_before"),
+    *("status", "deployment", "method", "target", "priority", "attempt", "allowed", "retries"),
+    *("created", "not_before"),
     *("started", "ended", "error", "result_status", "callback", "callback_id", "cancel"),
 )
 

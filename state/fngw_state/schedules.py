@@ -125,6 +125,13 @@ def ticks_to_run(schedule: Schedule, due: Iterable[float], now: float) -> list[f
     return [*missed[-1:], *fresh] if schedule.missed == "once" else fresh
 
 
+HINTS = {
+    "schedule": "for example '*/5 * * * *', every five minutes, or '0 6 * * mon-fri'",
+    "schedule_timezone": "a name such as 'UTC' or 'Europe/Berlin'",
+    "schedule_missed": "'skip' or 'once'",
+}
+
+
 class Schedules:
     """All schedules of one installation."""
 
@@ -145,7 +152,7 @@ class Schedules:
         }
         for option, value in checks.items():
             if problem := PROBLEMS[option](value):
-                raise ValidationError(f"{schedule.name}: {option} {value!r}: {problem}")
+                raise ValidationError(f"{schedule.name}: {option} {value!r}: {problem}", hint=HINTS[option])
         if schedule.name.startswith("@"):
             raise ValidationError(f"{schedule.name!r}: names with @ are those of deployments' own schedules")
         await self._redis.hset(keys.SCHEDULES, schedule.name, schedule.to_json())

@@ -24,6 +24,7 @@ from fngw_supervisor.settings import Fsync
 
 OLDEST = 7
 _CONFIG_FILE = "redis.conf"
+_URL_FILE = "url"
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -94,9 +95,9 @@ def parse_version(text: str) -> tuple[str, str] | None:
 
 
 def redis_part(server: Server, layout: Layout, password: str, fsync: Fsync) -> Part:
-    """Write the configuration and return the process to run.
+    """Write the configuration, and for people's tools the URL; return the process to run.
 
-    The password goes into a file that only this user can read: arguments are there for everybody to see.
+    The password goes into files that only this user can read: arguments are there for everybody to see.
 
     Raises:
         FngwError: the data directory cannot be written.
@@ -104,6 +105,7 @@ def redis_part(server: Server, layout: Layout, password: str, fsync: Fsync) -> P
     config = layout.redis / _CONFIG_FILE
     with explained(layout.data):
         write_private(config, configuration(layout, password, fsync))
+        write_private(layout.redis / _URL_FILE, redis_url(layout, password) + "\n")
         layout.redis_socket.unlink(missing_ok=True)  # an old one of ours: the data directory's lock is held
     return Part(
         name="redis",

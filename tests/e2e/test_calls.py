@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -192,6 +195,11 @@ def test_rq_and_its_tools_show_the_calls(process_app):
         assert job.is_finished
         queue = Queue("calls-low", connection=redis, serializer=JSONSerializer)
         assert delayed in queue.scheduled_job_registry.get_job_ids()
+        url = (app.stack.data_dir / "redis" / "url").read_text().strip()
+        rq = Path(sys.executable).with_name("rq")
+        shown = subprocess.run([rq, "info", "--raw", "--url", url], capture_output=True, text=True, check=True)
+        assert "queue calls-low 0, 0 executing" in shown.stdout
+        assert "worker dispatcher-" in shown.stdout
         http.delete(f"/-/calls/{delayed}")
 
 

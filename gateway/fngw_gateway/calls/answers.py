@@ -35,6 +35,7 @@ def describe(call: Call) -> dict[str, Any]:
         "target": call.target,
         "priority": call.priority,
         "attempts": call.attempt,
+        "allowed": call.allowed,
         "retries": call.retries,
         "created": call.created,
         "not_before": call.not_before,
@@ -53,7 +54,7 @@ def failure(call: Call) -> FngwError:
         text, hint = f"call {call.id} of {call.deployment} was cancelled", "make a new one"
         return FngwError(text, code="call_cancelled", status=409, hint=hint)
     why = call.error.message if call.error else "it is not known why"
-    text = f"call {call.id} of {call.deployment} failed after {call.attempt} of {call.retries + 1} attempts: {why}"
+    text = f"call {call.id} of {call.deployment} failed after {call.attempt} of {call.allowed} attempts: {why}"
     hint = f"`fngw calls retry {call.id}` tries it again"
     return FngwError(text, code="call_failed", status=502, hint=hint)
 

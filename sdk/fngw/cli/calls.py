@@ -130,7 +130,7 @@ def _list(deployment: str | None, status: CallStatus | None, limit: int, as_json
 
 
 def _row(call: dict[str, Any], now: float) -> tuple[str, ...]:
-    attempts = f"{call['attempts']} of {call['retries'] + 1}"
+    attempts = f"{call['attempts']} of {call['allowed']}"
     error = call["error"]["code"] if call["error"] else ""
     return call["id"], call["deployment"], call["status"], attempts, age(now - call["created"]), error
 
@@ -159,7 +159,7 @@ def _get(call_id: str, timeout: float | None, as_json: bool) -> None:
     for name in ("created", "not_before", "started", "ended"):
         if info[name] is not None:
             print(f"  {name.replace('_', ' ')}: {_moment(info[name])}")
-    print(f"  attempts: {info['attempts']} of {info['retries'] + 1}")
+    print(f"  attempts: {info['attempts']} of {info['allowed']}")
     if info["result_status"] is not None:
         print(f"  answered: {info['result_status']}")
     for failed in info["tries"]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
+
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fngw.cli import report
 from fngw.cli.values import data_value
@@ -30,7 +33,11 @@ def schedule(words: Sequence[str], given: dict[str, Any], as_json: bool) -> None
         _tell({"removed": words[0]}, f"removed {words[0]}", as_json)
     elif words:
         made = _make(words, given)
-        _tell(made, f"{made['name']}: calls {made['deployment']} next at {moment(made['next'])}", as_json)
+        _tell(
+            made,
+            f"{made['name']}: calls {made['deployment']} next at {moment(made['next'], made['timezone'])}",
+            as_json,
+        )
     else:
         _show(list_schedules(), as_json)
 
@@ -69,15 +76,19 @@ def _show(found: list[dict[str, Any]], as_json: bool) -> None:
     if not found:
         print("no schedules")
         return
+    names = ("name", "deployment", "cron", "timezone", "missed")
     rows = [
-        (s["name"], s["deployment"], s["cron"], s["timezone"], s["missed"], moment(s["last"]), moment(s["next"]))
+        (*(s[name] for name in names), *(moment(s[when], s["timezone"]) for when in ("last", "next")))
         for s in found
     ]
     print(report.table(("NAME", "DEPLOYMENT", "CRON", "TIMEZONE", "MISSED", "LAST", "NEXT"), rows))
 
 
-def moment(seconds: float | None) -> str:
-    """Return a time for people, with the zone that it is told in; ``-`` for none."""
+def moment(seconds: float | None, zone: str) -> str:
+    """Return a time as clocks in a zone show it, or those here where the zone is not known; ``-`` for none."""
     if seconds is None:
         return "-"
-    return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+    there = None
+    with suppress(ZoneInfoNotFoundError):
+        there = ZoneInfo(zone)
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).astimezone(there).isoformat(" ", "seconds")

@@ -17,7 +17,8 @@ from rq.worker import Worker
 
 from fngw.errors import CallNotFound, FngwError, Overloaded, ValidationError
 from fngw_state import keys
-from fngw_state.call_records import Call, CallLimits, Expired, NewCall
+from fngw_state.call_records import Call, CallFailure, CallLimits, Expired, NewCall
+from fngw_state.call_work import CallWork, Ending
 from fngw_state.calls import Calls
 
 from .conftest import Answer, Request, Site, eventually
@@ -44,7 +45,7 @@ async def test_a_call_reaches_the_function_and_its_answer_is_kept(site: Site) ->
     site.gateway.behave = echo
     accepted = await site.calls.accept(new(raw))
     call = await ended(site, accepted.id)
-    assert (call.status, call.attempt, call.result_status) == ("finished", 1, 201)
+    assert (call.status, call.attempt, call.allowed, call.result_status) == ("finished", 1, 4, 201)
     result = await site.calls.result(accepted.id)
     assert result is not None
     assert result.body == raw
@@ -312,16 +313,89 @@ async def test_rq_shows_the_truth(site: Site) -> None:
     assert (await ended(site, bad.id)).attempt == 2
 
 
+async def rq(site: Site, *words: str) -> str:
+    """Run RQ's command; return what it says."""
+    command = [str(Path(sys.executable).with_name("rq")), *words, "--url", site.url]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+async def test_rqs_command_line_requeues(site: Site) -> None:
+    async def behave(request: Request) -> Answer:
+        return (200 if len(site.gateway.seen) > 1 else 500), {}, b""
+
+    site.gateway.behave = behave
+    await site.dispatcher()
+    accepted = await site.calls.accept(new(retries=0))
+    assert (await ended(site, accepted.id)).status == "failed"
+    assert "Requeueing 1 jobs" in await rq(site, "requeue", "--queue", "calls", accepted.id)
+
+    async def again() -> bool:
+        return (await site.calls.find(accepted.id)).status == "finished"
+
+    await eventually(again, "the second attempt")
+
+
 async def test_rqs_command_line_shows_calls(site: Site) -> None:
     await site.dispatcher()
     for body in (b"1", b"2"):
         await ended(site, (await site.calls.accept(new(body))).id)
-    rq = str(Path(sys.executable).with_name("rq"))
-    command = [rq, "info", "--raw", "--url", site.url, "calls"]
-    shown = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
-    assert "queue calls 0, 0 executing, 2 finished, 0 failed" in shown.stdout
-    assert "worker dispatcher-" in shown.stdout
-    assert "jobs: 2 finished, 0 failed" in shown.stdout
+    shown = await rq(site, "info", "--raw", "calls")
+    assert "queue calls 0, 0 executing, 2 finished, 0 failed" in shown
+    assert "worker dispatcher-" in shown
+    assert "jobs: 2 finished, 0 failed" in shown
+
+
+async def test_rqs_tools_show_a_call_in_each_of_its_states(site: Site) -> None:
+    """As dashboards read them, by RQ's own classes; and so they still are after `rq info`, which cleans up."""
+    work = CallWork(site.store, site.payloads, site.limits, "d", 60)
+    runs, parked, fails, waits = [
+        (await site.calls.accept(new(deployment=name))).id for name in ("H", "H", "G", "G")
+    ]
+    later = (await site.calls.accept(new(delay_s=60))).id
+    stopped = (await site.calls.accept(new(delay_s=60))).id
+    await site.calls.cancel(stopped)
+    claimed = (await work.claim(keys.CALL_QUEUES, 2, {"G": 1, "H": 1})).calls
+    assert [call.id for call in claimed] == [runs, fails]
+    error = CallFailure("http_500", "answered 500", attempt=1)
+    assert await work.end([Ending(fails, claimed[1].token, "failed", error=error)]) == [True]
+    shown = (await rq(site, "info", "--raw", "calls")).splitlines()
+    assert "queue calls 1, 1 executing, 0 finished, 1 failed" in shown
+    queue = Queue("calls", connection=site.sync, serializer="json")
+    registries = {
+        JobStatus.STARTED: (queue.started_job_registry, runs),
+        JobStatus.DEFERRED: (queue.deferred_job_registry, parked),
+        JobStatus.FAILED: (queue.failed_job_registry, fails),
+        JobStatus.SCHEDULED: (queue.scheduled_job_registry, later),
+        JobStatus.CANCELED: (queue.canceled_job_registry, stopped),
+    }
+    for status, (registry, call_id) in registries.items():
+        assert registry.get_job_ids() == [call_id]
+        job = Job.fetch(call_id, connection=site.sync, serializer="json")
+        assert (job.get_status(), job.origin, job.args) == (status, "calls", [call_id])
+        assert job.description.startswith(("H: POST /H", "G: POST /G"))
+    assert queue.job_ids == [waits]
+    assert (await site.calls.find(runs)).status == "running"
+
+
+async def test_dispatchers_share_the_load(site: Site) -> None:
+    hold = asyncio.Event()
+
+    async def behave(request: Request) -> Answer:
+        await hold.wait()
+        return 200, {}, b""
+
+    site.gateway.behave = behave
+    accepted = [await site.calls.accept(new()) for _ in range(20)]
+    processes = {(await site.dispatcher(dispatcher_calls=7)).pid for _ in range(3)}
+    await eventually(lambda: site.gateway.under_way == 20, "all calls at once")
+    workers = Worker.all(connection=site.sync)
+    assert {worker.pid for worker in workers} == processes
+    held = [site.sync.scard(f"{keys.RQ_WORKER}{worker.name}:executions") for worker in workers]
+    assert sorted(held) == [6, 7, 7]
+    hold.set()
+    for call in accepted:
+        assert (await ended(site, call.id)).attempt == 1
 
 
 async def test_rqs_stop_job_cancels(site: Site) -> None:

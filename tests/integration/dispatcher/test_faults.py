@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 
 import pytest
 
@@ -38,6 +39,28 @@ async def test_a_killed_dispatchers_calls_run_again(site: Site) -> None:
     assert call.started is not None
     assert call.started - call.created < 5
     assert await site.store.redis.hgetall(keys.CALLS_RUNNING) == {}
+
+
+@pytest.mark.slow
+async def test_a_dead_dispatcher_is_noticed_within_15_seconds(site: Site) -> None:
+    """With the settings as they are."""
+
+    async def behave(request: Request) -> Answer:
+        if request.headers["fngw-attempt"] == "1":
+            await asyncio.get_running_loop().create_future()
+        return 200, {}, b""
+
+    site.gateway.behave = behave
+    first = await site.dispatcher()
+    accepted = await site.calls.accept(new())
+    await eventually(lambda: site.gateway.seen, "the first attempt")
+    await site.dispatcher()
+    killed = time.time()
+    first.kill()
+    call = await site.calls.wait(accepted.id, 30)
+    assert (call.status, call.attempt) == ("finished", 2)
+    assert call.started is not None
+    assert call.started - killed < 15
 
 
 async def test_the_last_attempt_lost_with_its_dispatcher_is_a_dead_letter(site: Site) -> None:

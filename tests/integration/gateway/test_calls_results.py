@@ -160,6 +160,8 @@ async def test_a_dead_letter_keeps_its_last_answer_and_can_be_tried_again(desk: 
     assert (await desk.ask("POST", f"{where}/retry")).status == 202
     answer = await desk.ask("GET", f"{where}/result?wait=20")
     assert (answer.status, answer.body) == (200, b"ok")
+    status = (await desk.ask("GET", where)).json()
+    assert (status["attempts"], status["allowed"]) == (3, 4)
     assert [request.body for request in desk.upstreams[-1].requests] == [b"x"] * 3
 
 

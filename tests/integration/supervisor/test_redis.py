@@ -42,6 +42,10 @@ def test_a_password_is_asked_for_and_not_to_be_seen(site: Site) -> None:
     password = redis_password(site.layout.data)
     assert password.encode() not in Path(f"/proc/{site.redis_pid()}/cmdline").read_bytes()
     assert password not in site.output
+    url = site.layout.redis / "url"
+    assert stat.S_IMODE(url.stat().st_mode) == 0o600
+    with Redis.from_url(url.read_text().strip()) as client:
+        assert client.ping()
     assert stat.S_IMODE(site.layout.redis_socket.stat().st_mode) == 0o777
     with (
         Redis(unix_socket_path=str(site.layout.redis_socket)) as stranger,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from fngw.cli.inspect import ago
 from fngw.cli.report import coloured, exit_code, jsonable, table, usage_error
+from fngw.cli.schedule import moment
 from fngw.cli.values import data_value, json_or_text, option_changes, pairs
 from fngw.errors import CallNotFound, DeploymentFailed, DeploymentNotFound, FngwError, Unauthorized, Unreachable
 
@@ -19,6 +21,14 @@ from fngw.errors import CallNotFound, DeploymentFailed, DeploymentNotFound, Fngw
 )
 def test_an_argument_is_json_if_it_parses(text: str, value: object) -> None:
     assert json_or_text(text) == value
+
+
+def test_a_moment_is_told_by_the_clocks_of_its_zone() -> None:
+    assert moment(1_800_000_000, "Europe/Berlin") == "2027-01-15 09:00:00+01:00"
+    assert moment(1_800_000_000, "Asia/Kolkata") == "2027-01-15 13:30:00+05:30"
+    assert moment(None, "UTC") == "-"
+    here = datetime.datetime.fromisoformat(moment(1_800_000_000, "Mars/Olympus"))
+    assert here.timestamp() == 1_800_000_000
 
 
 def test_pairs_may_hold_equal_signs() -> None:
