@@ -172,7 +172,7 @@ END = (
     + """
 local worker, keep = ARGV[1], {finished = ARGV[2], failed = ARGV[3], cancelled = ARGV[2]}
 local t, done = now(), {}
-local good, bad = 0, 0
+local good, bad, worked = 0, 0, 0
 
 local function again(id, f, what, delay)
   local record = CALL .. id
@@ -194,6 +194,7 @@ for i = 4, #ARGV, 11 do
   else
     done[#done + 1] = 1
     leave(id, f)
+    worked = worked + math.max(0, t - f.started)
     if exc == '' then exc = nil end
     if not keep[what] and f.cancel == '1' then what = 'cancelled' end
     if keep[what] then
@@ -213,6 +214,7 @@ end
 if call('EXISTS', RQ_WORKER .. worker) == 1 then
   call('HINCRBY', RQ_WORKER .. worker, 'successful_job_count', good)
   call('HINCRBY', RQ_WORKER .. worker, 'failed_job_count', bad)
+  call('HINCRBYFLOAT', RQ_WORKER .. worker, 'total_working_time', num(worked))
 end
 return done
 """

@@ -308,6 +308,9 @@ async def test_rq_shows_the_truth(site: Site) -> None:
     assert failed.exc_string == "http_500: answered 500"
     worker.refresh()
     assert (worker.successful_job_count, worker.failed_job_count) == (1, 1)
+    spans = [Job.fetch(i.id, connection=site.sync, serializer="json") for i in (queued, bad)]
+    took = sum((job.ended_at - job.started_at).total_seconds() for job in spans if job.ended_at and job.started_at)
+    assert worker.total_working_time == pytest.approx(took, abs=0.001)
     high.failed_job_registry.requeue(bad.id)  # as `rq requeue` does
     await eventually(lambda: len(site.gateway.seen) == 3, "the call again")
     assert (await ended(site, bad.id)).attempt == 2
