@@ -55,6 +55,7 @@ missing_packages() {
   command -v debootstrap >/dev/null || echo debootstrap
   command -v redis-server >/dev/null || echo redis-server
   command -v docker-registry >/dev/null || echo docker-registry
+  command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || echo nginx
   command -v docker-compose >/dev/null || "$docker" compose version >/dev/null 2>&1 || echo docker-compose
   [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
 }
@@ -69,11 +70,20 @@ install() {
   is_debian || die "only Debian and Ubuntu are handled here: install by hand what ${missing[*]} provide on Debian"
   need_root install
   say "installing ${missing[*]}"
-  apt_install "${missing[@]}" && return
+  if apt_install "${missing[@]}"; then
+    quieten_nginx "${missing[@]}"
+    return
+  fi
   # Absent or outdated package lists are the common reason for a failure, and the only one mended here.
   say "refreshing the package lists and trying once more"
   apt-get update -q
   apt_install "${missing[@]}" || die "apt-get could not install ${missing[*]}: its messages are above"
+  quieten_nginx "${missing[@]}"
+}
+
+# Tests start an nginx of their own: the package's service would take port 80.
+quieten_nginx() {
+  [[ " $* " != *" nginx "* ]] || ! command -v systemctl >/dev/null || systemctl disable --now nginx >/dev/null 2>&1 || true
 }
 
 apt_install() {

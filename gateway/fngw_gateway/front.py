@@ -13,12 +13,14 @@ import asyncio
 import logging
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fngw.coalescing import Coalescing
 from fngw.errors import FngwError
+from fngw_gateway import strict
 from fngw_gateway.proxy import headers, problems
 
 __all__ = ["HEAD_S", "MAX_HEAD", "Front"]
@@ -51,6 +53,8 @@ class Front(HttpToolsProtocol):
         self._over = False  # refused, or handed over: what comes now is not read as HTTP
         self._deadline: asyncio.TimerHandle | None = None
         self._error: FngwError | None = None  # what the parser was stopped for
+        self._upgrades = False  # whether the request becomes a WebSocket
+        self._answering: Any = None  # the cycle that is answered now; uvicorn knows the newest one only
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------
 
@@ -62,13 +66,22 @@ class Front(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_keepalive_if_required()
         self._unset_deadline()
+        answering = self._answering
+        if answering is not None and not answering.response_complete:
+            answering.disconnected = True
+            answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._over:
             return
         self._read = len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            self.send_400_response(str(error))
+            return
         cycle = self.cycle
         if cycle is None or cycle.scope is not self.scope:
             self._gather(in_head=True)
@@ -77,9 +90,31 @@ class Front(HttpToolsProtocol):
         else:
             self._held = 0
 
-    def handle_websocket_upgrade(self) -> None:
-        self._over = True
-        super().handle_websocket_upgrade()
+    def _feed(self, data: bytes) -> None:
+        """Parse what came. Where the parser sees an upgrade it stops; all but WebSockets go on in HTTP."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                if not self._upgrades:
+                    self._ignore_upgrade()
+                    continue
+                self._over = True
+                self.handle_websocket_upgrade()
+                if data:  # frames, sent without waiting
+                    self.transport.get_protocol().data_received(data)  # type: ignore[attr-defined]
+            return
+
+    def _ignore_upgrade(self) -> None:
+        """Read on behind a head that asked for another protocol: its body first, which the parser would skip."""
+        framing = strict.framing(self.scope["headers"])
+        if framing:
+            behind = _Behind(self)
+            self.parser = httptools.HttpRequestParser(behind)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+            behind.live = True
 
     def _gather(self, *, in_head: bool) -> None:
         """A read has ended, and the request is not complete."""
@@ -98,11 +133,42 @@ class Front(HttpToolsProtocol):
         self._unset_deadline()
         self._held = -self._read
         if not (in_one_read and self._read < SURELY_FITS) and _size(self.url, self.headers) > MAX_HEAD:
-            self._error = self._too_large()
-            raise self._error  # stops the parser: see send_400_response
+            self._stop(self._too_large())
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        try:
+            strict.check(version, method, self.headers)
+            if self.url[:1] != b"/":
+                self.url = strict.origin_form(method, self.url, self.headers)
+        except FngwError as error:
+            self._stop(error)
+        if version == "1.0":
+            self.expect_100_continue = False  # unknown there, as are upgrades
+        self._upgrades = (
+            self.parser.should_upgrade() and method == b"GET" and version == "1.1" and self._may_upgrade()
+        )
         super().on_headers_complete()
-        if not self.parser.should_upgrade():
+        if not self.pipeline:
+            self._answering = self.cycle
+        if not self._upgrades:
             self.headers = []  # trailers gather here, and do not become headers of a request that has not begun
+
+    def _may_upgrade(self) -> bool:
+        """Whether this is a WebSocket's handshake: without a body, and with nobody before it on the line."""
+        idle = self.cycle is None or self.cycle.response_complete
+        return idle and super()._should_upgrade() and not strict.framing(self.headers)
+
+    def _should_upgrade(self) -> bool:
+        return self._upgrades
+
+    def on_message_complete(self) -> None:
+        if not self._upgrades and self.parser.should_upgrade() and strict.framing(self.scope["headers"]):
+            return  # only the head was: see _ignore_upgrade
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._answering = self.pipeline[-1][0]
+        super().on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         self._held = -self._read
@@ -110,8 +176,13 @@ class Front(HttpToolsProtocol):
 
     # -- refusals -----------------------------------------------------------------------------------------
 
+    def _stop(self, error: FngwError) -> NoReturn:
+        """Stop the parser: see ``send_400_response``."""
+        self._error = error
+        raise error
+
     def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser stopped at (uvicorn calls this from its ``except``)."""
+        """Refuse what the parser stopped at."""
         error, self._error = self._error, None
         if error is None:
             hint = "this port speaks HTTP/1.0 and 1.1, without TLS; see that the client does"
@@ -128,19 +199,25 @@ class Front(HttpToolsProtocol):
         self._refuse(problems.request_too_slow(HEAD_S))
 
     def _refuse(self, error: FngwError) -> None:
-        """Answer with ``error`` and close, unless an answer is on its way: that one is finished first."""
+        """Answer with ``error`` and close, unless answers are on their way: those are finished first, and then
+        the connection ends."""
         log.debug("refused a request from %s: %s", self.client, error.message)
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            if not cycle.more_body:  # a later request, sent without waiting: never answered
-                cycle.keep_alive = False
-                return
-            cycle.disconnected = True
-            cycle.message_event.set()
-            if cycle.response_started:
-                self.transport.close()
-                return
         self._over = True
+        last: Any = self.cycle
+        if last is not None and last.more_body:  # it is this one that is refused, not a later one
+            if self.pipeline:
+                self.pipeline.popleft()
+                last = self.pipeline[0][0] if self.pipeline else self._answering
+            elif not last.response_complete:
+                last.disconnected = True
+                last.message_event.set()
+                if last.response_started:
+                    self.transport.close()
+                    return
+                last = None
+        if last is not None and not last.response_complete:
+            last.keep_alive = False
+            return
         own = (headers.REQUEST_ID, headers.request_id(self.headers or ()))
         self.transport.write(problems.problem_bytes(error, [*self.server_state.default_headers, own]))
         # To close at once would reset the connection, and the client might not see the answer.
@@ -151,6 +228,32 @@ class Front(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class _Behind:
+    """Callbacks for a parser that reads on behind a head: what it is told of that head is known already."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self.live = False
+        self.on_body = front.on_body
+        self.on_message_complete = front.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if self.live:
+            self._front.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self.live:
+            self._front.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.live:
+            self._front.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self.live:
+            self._front.on_headers_complete()
 
 
 def _size(url: bytes, fields: Iterable[tuple[bytes, bytes]]) -> int:

@@ -291,12 +291,12 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if not 100 <= status <= 599:
+            self._fail(f"it answered with the status {status}")
+            return
         if status < 200:
             self._interim = True
             self.continued = self.continued or status == 100
-            return
-        if status > 599:
-            self._fail(f"it answered with the status {status}")
             return
         self.status = status
         if self._head_only:

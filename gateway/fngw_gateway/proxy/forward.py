@@ -299,7 +299,7 @@ class Exchange:
             why = await self._why_lost(self._backend.name, self._lost_id)
             error = problems.replica_lost(self._backend.name, self._lost_id, why) if why else error
         self._status = error.status
-        close = not self._inbound.complete and error.status == 413
+        close = error.status == 501 or (not self._inbound.complete and error.status == 413)
         await problems.send_problem(self._send, error, list(self._own_headers(replica=False)), close=close)
         if close:
             if not self._head.expects:  # such a client does not send before it is asked
@@ -352,6 +352,3 @@ def check(head: headers.RequestHead, max_body: int) -> None:
         raise problems.not_implemented(f"Transfer-Encoding {shown!r} is not supported", "send it chunked")
     if head.length is not None and head.length > max_body:
         raise problems.body_too_large(max_body)
-    if head.upgrade and head.length is None:  # the server's parser drops the body of a request to upgrade
-        message = "a request with a chunked body cannot ask for another protocol"
-        raise problems.bad_request(message, "leave Upgrade out, or declare Content-Length")

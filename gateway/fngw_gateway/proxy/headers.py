@@ -72,7 +72,6 @@ class RequestHead:
     framed: bool = False
     coding: bytes = b""
     expects: bool = False
-    upgrade: bytes = b""
     prefer: bytes = b""
 
 
@@ -98,7 +97,7 @@ def read_request(scope: Any, drop: frozenset[bytes] = frozenset()) -> RequestHea
     headers: list[Header] = scope["headers"]
     lines: list[bytes] = []
     special: list[Header] = []
-    host = b""
+    host: bytes | None = None
     for name, value in headers:
         if name in _HANDLED:
             special.append((name, value))
@@ -115,6 +114,9 @@ def read_request(scope: Any, drop: frozenset[bytes] = frozenset()) -> RequestHea
         forwarded += client[0].encode()
     else:  # a replica, or the dispatcher, which says whose call it is
         forwarded = forwarded[:-2] or b"unknown"
+    if host is None:  # of HTTP/1.0; what is passed on is 1.1, and needs one
+        host = b""
+        lines.append(b"host: \r\n")
     lines.append(b"x-forwarded-for: %b\r\n" % forwarded)
     lines.append(b"x-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n" % (scope["scheme"].encode(), host))
     if not head.request_id:
@@ -140,8 +142,6 @@ def _read_special(head: RequestHead, special: list[Header]) -> bytes:
                 head.request_id = value
         elif name == b"expect":
             head.expects = value.strip().lower() == b"100-continue"
-        elif name == b"upgrade":
-            head.upgrade = value.strip().lower()
         elif name == b"prefer":
             head.prefer += b", " + value
             head.lines += (name, b": ", value, b"\r\n")

@@ -155,10 +155,8 @@ class Inbound:
         if self.complete:
             length = self._head.length
             if length is not None and self._size != length:
-                # A request to upgrade loses its body in the server's parser: it must not be sent half.
                 why = f"the body has {self._size} bytes, not {length} as declared"
-                hint = "correct Content-Length; a request that asks for another protocol cannot have a body"
-                raise problems.bad_request(why, hint)
+                raise problems.bad_request(why, "correct Content-Length")
 
 
 def _resolve(future: asyncio.Future[None] | None) -> None:

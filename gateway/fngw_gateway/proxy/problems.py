@@ -14,6 +14,7 @@ code                         status  when
 ``unauthorized``             401     a call over TCP without the token
 ``internal_error``           500     a fault of the gateway
 ``not_implemented``          501     a transfer coding other than chunked
+``version_not_supported``    505     another version of HTTP than 1.0 and 1.1
 ``replica_lost``             502     the replica left without an answer, or answered nonsense
 ``overloaded``               503     the deployment's queue is full
 ``no_replicas``              503     none came in time
@@ -54,6 +55,7 @@ __all__ = [
     "timeout",
     "unauthorized",
     "uri_too_long",
+    "version_not_supported",
 ]
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -90,6 +92,11 @@ def body_too_large(limit: int) -> FngwError:
 
 def bad_request(message: str, hint: str) -> FngwError:
     return FngwError(message, code="bad_request", status=400, hint=hint)
+
+
+def version_not_supported(version: str) -> FngwError:
+    message = f"HTTP/{version} is not spoken here"
+    return FngwError(message, code="version_not_supported", status=505, hint="use HTTP/1.1")
 
 
 def uri_too_long(limit: int) -> FngwError:

@@ -47,14 +47,6 @@ async def test_connections_are_kept_on_both_sides(site: Site) -> None:
     assert upstream.connections == 1
 
 
-async def test_pipelined_requests_are_answered_in_their_order(site: Site) -> None:
-    await site.one(echo)
-    client = await site.client()
-    client.write(b"".join(b"GET /f/%d HTTP/1.1\r\nHost: t\r\n\r\n" % n for n in range(5)))
-    firsts = [(await client.answer()).json()["first"] for _ in range(5)]
-    assert firsts == [f"GET /f/{n} HTTP/1.1" for n in range(5)]
-
-
 async def test_private_headers_end_at_the_gateway(site: Site) -> None:
     async def script(peer: Peer, upstream: Upstream) -> None:
         while request := await peer.request():
@@ -72,100 +64,6 @@ async def test_private_headers_end_at_the_gateway(site: Site) -> None:
 
 
 # -- framing ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("headers", ["content-length: 5\r\n", "transfer-encoding: chunked\r\n", ""])
-async def test_head_has_no_body_and_its_connection_is_kept(site: Site, headers: str) -> None:
-    async def script(peer: Peer, upstream: Upstream) -> None:
-        while request := await peer.request():
-            if request.first.startswith("HEAD"):
-                peer.write(f"HTTP/1.1 200 OK\r\n{headers}\r\n".encode())
-            else:
-                peer.answer(b"hello")
-
-    upstream = await site.one(script)
-    client = await site.client()
-    for _ in range(3):
-        head = await client.ask("HEAD", "/f")
-        assert head.status == 200
-        assert head.get("content-length") == ("5" if "length" in headers else None)
-        assert (await client.ask("GET", "/f")).body == b"hello"
-    assert upstream.connections == 1
-
-
-@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
-@pytest.mark.parametrize("headers", ["", "content-length: 7\r\n"])
-async def test_answers_that_never_have_a_body(site: Site, status: str, headers: str) -> None:
-    async def script(peer: Peer, upstream: Upstream) -> None:
-        while await peer.request():
-            peer.write(f"HTTP/1.1 {status}\r\netag: x\r\n{headers if '304' in status else ''}\r\n".encode())
-
-    upstream = await site.one(script)
-    client = await site.client()
-    for _ in range(3):
-        answer = await client.ask("GET", "/f")
-        assert answer.status == int(status[:3])
-        assert answer.get("etag") == "x"
-        assert answer.get("transfer-encoding") is None
-    assert upstream.connections == 1
-
-
-async def test_interim_answers_are_dropped(site: Site) -> None:
-    async def script(peer: Peer, upstream: Upstream) -> None:
-        while await peer.request():
-            peer.write(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
-            peer.answer(b"done")
-
-    await site.one(script)
-    client = await site.client()
-    for _ in range(2):
-        answer = await client.ask("GET", "/f")
-        assert (answer.status, answer.body, answer.get("link")) == (200, b"done", None)
-
-
-async def test_an_answer_that_ends_with_its_connection(site: Site) -> None:
-    async def script(peer: Peer, upstream: Upstream) -> None:
-        await peer.request()
-        peer.write(b"HTTP/1.1 200 OK\r\n\r\npart one, ")
-        peer.write(b"part two")
-
-    upstream = await site.one(script)
-    client = await site.client()
-    for _ in range(2):
-        answer = await client.ask("GET", "/f")
-        assert answer.body == b"part one, part two"
-        assert answer.complete
-    assert upstream.connections == 2
-
-
-async def test_trailers_are_dropped(site: Site) -> None:
-    async def script(peer: Peer, upstream: Upstream) -> None:
-        while await peer.request():
-            peer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-t\r\n\r\n")
-            peer.write(b"2\r\nhi\r\n0\r\nx-t: 1\r\n\r\n")
-
-    await site.one(script)
-    client = await site.client()
-    for _ in range(2):
-        answer = await client.ask("GET", "/f")
-        assert answer.body == b"hi"
-        assert answer.get("x-t") is None
-        assert answer.get("trailer") is None
-
-
-async def test_http_1_0_gets_no_chunks(site: Site) -> None:
-    async def script(peer: Peer, upstream: Upstream) -> None:
-        while await peer.request():
-            peer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n")
-            peer.write(b"6\r\n there\r\n0\r\n\r\n")
-
-    await site.one(script)
-    client = await site.client()
-    client.write(b"GET /f HTTP/1.0\r\n\r\n")
-    answer = await client.answer()
-    assert answer.get("transfer-encoding") is None
-    assert answer.get("connection") == "close"
-    assert answer.body == b"hi there"
 
 
 async def test_chunked_uploads_are_passed_on(site: Site) -> None:
@@ -320,32 +218,6 @@ async def test_without_a_table_requests_are_told_to_come_back(short_dir: Path) -
     async with site_of(short_dir) as site:
         answer = await site.ask("GET", "/f")
         assert (answer.status, answer.json()["code"], answer.get("retry-after")) == (503, "not_ready", "1")
-
-
-async def test_an_upgrade_nobody_knows_is_ignored(site: Site) -> None:
-    await site.one(echo)
-    answer = await site.ask(
-        "GET", "/f", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n"
-    )
-    assert answer.status == 200
-    assert not {"upgrade", "http2-settings", "connection"} & {name for name, _ in answer.json()["headers"]}
-
-
-async def test_an_upgrade_cannot_smuggle_a_request(site: Site) -> None:
-    upstream = await site.one(echo)
-    client = await site.client()
-    inner = b"GET /f/inner HTTP/1.1\r\nHost: t\r\n\r\n"
-    client.write(b"POST /f HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n")
-    client.write(b"Content-Length: %d\r\n\r\n%b" % (len(inner), inner))
-    assert (await client.answer()).json()["code"] == "bad_request"
-    assert upstream.requests == []
-
-
-async def test_unknown_transfer_codings_are_refused(site: Site) -> None:
-    await site.one(echo)
-    client = await site.client()
-    client.write(b"POST /f HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")
-    assert (await client.answer()).status == 501
 
 
 # -- calls ------------------------------------------------------------------------------------------------

@@ -107,38 +107,6 @@ async def test_a_large_body_in_small_reads_is_not_taken_for_a_head(site: Site) -
     assert [len(r.body) for r in upstream.requests] == [300_000, 320_000]
 
 
-async def test_trailers_are_dropped(site: Site) -> None:
-    upstream = await site.one(uploads)
-    framing = b"Transfer-Encoding: chunked\r\n"
-    trailers = b"X-Late: 1\r\nX-Forwarded-For: 6.6.6.6\r\n"
-    client = await site.client()
-    client.write(b"POST /f HTTP/1.1\r\nHost: t\r\n" + framing + b"\r\n2\r\nhi\r\n0\r\n" + trailers + b"\r\n")
-    assert (await client.answer()).status == 200
-    (request,) = upstream.requests
-    assert request.body == b"hi"
-    assert request.get("x-late") is None
-    assert request.get("x-forwarded-for") == "127.0.0.1"
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
-        b"hello\r\n\r\n",
-        b"GET /f HTTP/1.1\r\nHost: t\r\nno colon\r\n\r\n",
-        b"GET /f HTTP/1.1\r\nHost: t\r\nContent-Length: -1\r\n\r\n",
-        b"GET /f HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"POST /f HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    ],
-)
-async def test_what_is_not_http_is_told_so(site: Site, sent: bytes) -> None:
-    upstream = await site.one(echo)
-    answer = await refused(site, sent)
-    assert told(answer) == (400, "bad_request")
-    assert "not HTTP" in answer.json()["title"]
-    assert upstream.requests == []
-
-
 async def test_a_head_that_dribbles_in(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front, "HEAD_S", 0.5)
     upstream = await site.one(echo)
@@ -185,16 +153,6 @@ async def test_a_head_in_time_is_not_cut_off_later(site: Site, monkeypatch: pyte
     client.write(b"X: 1\r\n\r\n")
     asyncio.get_running_loop().call_later(0.6, go_on.set)
     assert (await client.answer()).body == b"late"
-
-
-async def test_requests_before_a_bad_one_on_the_same_connection_are_answered(site: Site) -> None:
-    upstream = await site.one(echo)
-    client = await site.client()
-    client.write((START + b"\r\n") * 3 + b"nonsense\r\n\r\n")
-    for _ in range(3):
-        assert (await client.answer()).status == 200
-    assert await client.head() is None
-    assert len(upstream.requests) == 3
 
 
 async def test_a_body_that_breaks_after_the_answer_began_ends_the_connection(site: Site) -> None:

@@ -112,64 +112,17 @@ async def test_bytes_nobody_asked_for_end_a_connection(site: Site) -> None:
     assert (await client.ask("GET", "/f")).body == b"mine"
 
 
-async def test_more_than_an_answer_is_not_taken_for_the_next_one(site: Site) -> None:
-    async def script(peer: Peer, upstream: Upstream) -> None:
-        await peer.request()
-        peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nmineHTTP/1.1 200 OK\r\ncontent-le")
-        await peer.reader.read()
-
-    upstream = await site.one(script)
-    client = await site.client()
-    for _ in range(2):
-        assert (await client.ask("GET", "/f")).body == b"mine"
-    await eventually(lambda: upstream.ended == 2)
-
-
-@pytest.mark.parametrize(
-    "nonsense",
-    [
-        b"SSH-2.0-OpenSSH_9.2\r\n",
-        b"HTTP/1.1 999 Odd\r\ncontent-length: 0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
-        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 400_000,
-        b"HTTP/1.1 200 OK\r\ncontent-le",
-    ],
-)
-async def test_nonsense_is_a_lost_replica_and_not_repeated(site: Site, nonsense: bytes) -> None:
+async def test_nonsense_is_a_lost_replica_and_not_repeated(site: Site) -> None:
     async def script(peer: Peer, upstream: Upstream) -> None:
         if request := await peer.request():
             upstream.requests.append(request)
-            peer.write(nonsense)
+            peer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
 
     upstream = await site.one(script)
     answer = await site.ask("GET", "/f")
     assert (answer.status, answer.json()["code"]) == (502, "replica_lost")
     assert len(upstream.requests) == 1
     await eventually(lambda: upstream.ended == 1)
-    assert site.plane.backends["f"].in_flight == {"r0": 0}
-
-
-@pytest.mark.parametrize(
-    "half",
-    [
-        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf of it",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n64\r\nhalf of it",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na\r\nhalf of it\r\n",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na\r\nhalf of it\r\nnonsense\r\n",
-    ],
-)
-async def test_half_an_answer_is_not_made_to_look_whole(site: Site, half: bytes) -> None:
-    async def script(peer: Peer, upstream: Upstream) -> None:
-        await peer.request()
-        peer.write(half)
-
-    await site.one(script)
-    client = await site.client()
-    answer = await client.ask("GET", "/f")
-    assert answer.status == 200
-    assert not answer.complete
-    assert await client.reader.read() == b"", "the connection is closed"
     assert site.plane.backends["f"].in_flight == {"r0": 0}
 
 

@@ -36,9 +36,15 @@ def test_hop_by_hop_headers_end_here_and_those_that_connection_names() -> None:
         (b"upgrade", b"h2c"),
         (b"x-kept", b"2"),
         (b"expect", b"100-continue"),
+        (b"host", b"h"),
     ]
     names = {name for name, _ in forwarded(read_request(scope(*given)))}
-    assert names == {b"x-kept", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"}
+    own = {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"}
+    assert names == {b"x-kept", b"host", *own}
+
+
+def test_a_request_without_a_host_gets_an_empty_one() -> None:
+    assert (b"host", b"") in forwarded(read_request(scope()))
 
 
 def test_connection_cannot_remove_the_host() -> None:
