@@ -154,6 +154,31 @@ def test_from_python_and_inside_a_replica(app, script):
     assert done.stdout == "all well\n"
 
 
+BACKLOG = """
+import sys
+import fngw
+
+name, path = sys.argv[1], f"/tmp/{sys.argv[1]}-open"
+handle = fngw.get_deployment(name).get_handle()
+backlog = [handle.wait_for.submit(path) for _ in range(6)]
+for number in range(20):
+    assert handle.double.remote(number).result(timeout=20) == 2 * number
+assert sum(call.status() == "running" for call in backlog) <= 1
+handle.create.remote(path).result(timeout=20)
+assert [call.result(timeout=60) for call in backlog] == ["done"] * 6
+handle.remove.remote(path).result()
+print("all well")
+"""
+
+
+def test_a_backlog_does_not_starve_direct_requests(process_stack, project, script):
+    """Of two places queued calls take one, however long they take."""
+    app = project(process_stack)
+    app.write(SOURCE)
+    app.deployed(num_replicas=1, max_concurrent_queries=2)
+    assert script(app.stack, BACKLOG, app.name).stdout == "all well\n"
+
+
 def test_the_command_line(process_app):
     app = process_app
     fngw = app.stack.fngw
