@@ -84,7 +84,7 @@ def part(command: list[str]) -> str:
     """Return the name of the part that runs as ``command``."""
     modules = [word.removeprefix("fngw_") for word in command if word.startswith("fngw_")]
     if modules:
-        return modules[0].partition(".")[0]
+        return modules[0].rpartition(".")[2]
     name = Path(command[0].split(" ")[0]).name  # Redis writes its socket into its title
     if name.startswith(SERVERS):
         return "redis"
@@ -95,12 +95,13 @@ def main() -> int:
     """Measure and print."""
     parser = arguments(__doc__ or "", rounds=7)
     parser.add_argument("--engine", choices=("docker", "process"), default="docker")
+    parser.add_argument("--dispatchers", type=int, default=1, help="the goal is from before there were any: 0")
     options = parser.parse_args()
     totals = []
     with byte_code():
         with stack(options.engine):
             pass
-        with stack(options.engine, "--workers", "1") as where:
+        with stack(options.engine, "--workers", "1", "--dispatchers", str(options.dispatchers)) as where:
             for _ in range(options.rounds):
                 time.sleep(PAUSE_S)
                 found = read(where)

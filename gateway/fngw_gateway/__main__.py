@@ -17,6 +17,7 @@ from typing import Any
 
 import uvicorn
 
+from fngw_gateway import api  # noqa: F401 - the app is made with it: imported here, forks of this process share it
 from fngw_gateway.app import Gateway, create_gateway
 from fngw_gateway.front import Front
 from fngw_gateway.settings import GatewaySettings

@@ -14,6 +14,8 @@
 ``parts``     pure: the processes to run, as data
 ``ladder``    pure: how long to wait before the next try
 ``child``     one child process that cannot outlive this one
+``nursery``   a process of its own: imports what the parts import, and forks them
+``forks``     has the nursery fork, or starts programs where that cannot be
 ``logs``      the parts' log files: last lines, bounded size
 ``crew``      keeps parts running, restarts what dies, stops what is told to
 ``space``     sees when the disk is full

@@ -8,29 +8,61 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 # Loaded here, not in the child: between fork and exec as little as possible may happen.
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def _die_with(parent: int) -> Callable[[], None]:
-    """Return what the child does before exec: ask for the signal, then see whether the parent is still there."""
+class Child(Protocol):
+    """A process that was started here, as ``asyncio.subprocess.Process`` is one."""
 
-    def before_exec() -> None:
-        if _libc is not None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the signal was asked for
-            os._exit(1)
+    @property
+    def pid(self) -> int: ...
 
-    return before_exec
+    async def wait(self) -> int:
+        """Return its exit code, or less than 0 for a signal, once it has ended."""
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+
+
+#: Starts a child, as ``spawn`` does.
+Start = Callable[[Sequence[str], Mapping[str, str], Sequence[int], Path], Awaitable[Child]]
+
+
+def die_with(parent: int) -> None:
+    """In a child: ask for the signal, then see whether the parent is still there."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the signal was asked for
+        os._exit(1)
+
+
+@contextmanager
+def adopting() -> Iterator[None]:
+    """Meanwhile, be the parent of all descendants whose own parents end.
+
+    Raises:
+        OSError: this kernel cannot do that.
+    """
+    if _libc is None or _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(errno.ENOSYS, "this kernel gives orphans to nobody")
+    try:
+        yield
+    finally:
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 async def spawn(
@@ -58,7 +90,7 @@ async def spawn(
             stderr=asyncio.subprocess.STDOUT,
             pass_fds=tuple(fds),
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=partial(die_with, os.getpid()),
         )
 
 

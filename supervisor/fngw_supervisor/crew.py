@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from fngw_supervisor import logs
-from fngw_supervisor.child import describe_exit, kill_group, spawn
+from fngw_supervisor.child import Child, Start, describe_exit, kill_group, spawn
 from fngw_supervisor.ladder import Ladder
 from fngw_supervisor.parts import Part, Stage
 from fngw_supervisor.say import Say
@@ -29,6 +29,7 @@ class Keeper:
         part: what to run.
         inherit: file descriptors that every part inherits.
         say: told of every death.
+        start: starts the process.
         clock: returns seconds.
     """
 
@@ -37,15 +38,17 @@ class Keeper:
         part: Part,
         inherit: Iterable[int],
         say: Say,
+        start: Start = spawn,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.part = part
-        self.child: asyncio.subprocess.Process | None = None
+        self.child: Child | None = None
         self.ladder = Ladder()
         self.ready = False
         self.outcome = ""  # how it last ended, in words
         self._fds = (*inherit, *part.fds)
         self._say = say
+        self._start = start
         self._clock = clock
         self._log_start = 0
         self._stopping = asyncio.Event()
@@ -70,7 +73,7 @@ class Keeper:
         begin, self._log_start = self._clock(), logs.size(self.part.log)
         try:
             env = {**os.environ, **self.part.env}
-            child = await spawn(self.part.argv, env, self._fds, self.part.log)
+            child = await self._start(self.part.argv, env, self._fds, self.part.log)
         except OSError as error:
             self.outcome = f"cannot be started: {error}"
             return 0.0
@@ -114,16 +117,18 @@ class Crew:
     Args:
         inherit: file descriptors that every part inherits (the lock's).
         say: told of every death.
+        start: starts their processes.
     """
 
-    def __init__(self, inherit: Iterable[int], say: Say) -> None:
+    def __init__(self, inherit: Iterable[int], say: Say, start: Start = spawn) -> None:
         self._inherit = tuple(inherit)
         self._say = say
+        self._start = start
         self.keepers: list[Keeper] = []
 
     def start(self, part: Part) -> Keeper:
         """Start a part and keep it running from now on."""
-        keeper = Keeper(part, self._inherit, self._say)
+        keeper = Keeper(part, self._inherit, self._say, self._start)
         self.keepers.append(keeper)
         return keeper
 
@@ -157,7 +162,7 @@ class Crew:
         self.keepers = [k for k in self.keepers if k not in of_stage]
 
 
-def _terminate(child: asyncio.subprocess.Process) -> None:
+def _terminate(child: Child) -> None:
     with contextlib.suppress(ProcessLookupError):
         child.terminate()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
 from fngw_state.layout import Layout
+
+#: -P: a user's own `redis.py` in the current directory must not shadow the real one.
+INTERPRETER = (sys.executable, "-P", "-m")
 
 
 class Stage(IntEnum):
@@ -75,9 +78,9 @@ class Site:
 def plan_parts(site: Site) -> tuple[Part, ...]:
     """Return the parts besides Redis, in the order in which they are started."""
     return (
+        *(_gateway(site, name) for name in _numbered("gateway", site.workers)),  # first: everybody waits for one
         _python_part(site, "controller", "fngw_controller", Stage.CONTROLLER, grace_s=60.0),
         _python_part(site, "builder", "fngw_builder", Stage.BUILDER, grace_s=10.0),
-        *(_gateway(site, name) for name in _numbered("gateway", site.workers)),
         *(
             _python_part(site, name, "fngw_dispatcher", Stage.DISPATCHER, grace_s=15.0)
             for name in _numbered("dispatcher", site.dispatchers)
@@ -118,14 +121,23 @@ def _python_part(
 ) -> Part:
     return Part(
         name=name,
-        # -P: a user's own `redis.py` in the current directory must not shadow the real one.
-        argv=(sys.executable, "-P", "-m", module),
+        argv=(*INTERPRETER, module),
         log=site.layout.logs / f"{name}.log",
         stage=stage,
         env=shared_env(site) | dict(env or {}),
         fds=fds,
         grace_s=grace_s,
     )
+
+
+def module_of(argv: Sequence[str]) -> str | None:
+    """Return the Python module that a command runs; None when it is another kind of command.
+
+    Example:
+        >>> module_of((*INTERPRETER, "fngw_gateway")), module_of(("redis-server", "redis.conf"))
+        ('fngw_gateway', None)
+    """
+    return argv[len(INTERPRETER)] if tuple(argv[: len(INTERPRETER)]) == INTERPRETER else None
 
 
 def shared_env(site: Site) -> dict[str, str]:

@@ -13,8 +13,9 @@ from fngw_supervisor import say as saying
 from fngw_supervisor.aside import aside
 from fngw_supervisor.crew import Crew
 from fngw_supervisor.engine import ask_docker, choose_engine
+from fngw_supervisor.forks import Forks
 from fngw_supervisor.lock import Lock, Running
-from fngw_supervisor.parts import Part, Site, Stage, plan_parts
+from fngw_supervisor.parts import Part, Site, Stage, module_of, plan_parts
 from fngw_supervisor.probe import is_healthy
 from fngw_supervisor.say import Say
 from fngw_supervisor.settings import Fsync, UpSettings
@@ -88,8 +89,10 @@ class House:
         self._settings = settings
         self._engine = engine
         self._sockets = sockets
-        self._crew = Crew((lock.fd,), say)
+        self._forks = Forks((lock.fd,), settings.layout.logs / "nursery.log", say)
+        self._crew = Crew((lock.fd,), say, self._forks.start)
         self._say = say
+        self._space = Space(settings.layout.data, say)
         self._syncing: asyncio.Task[None] | None = None
 
     async def run(self, plan: Plan, ready: Callable[[], None]) -> None:
@@ -97,18 +100,23 @@ class House:
         stops = Stops()
         try:
             redis_url = await stops.unless(self._redis())
-            for part in plan(self._site(redis_url)):
+            parts = tuple(plan(self._site(redis_url)))
+            self._forks.modules = sorted({module for part in parts if (module := module_of(part.argv))})
+            for part in parts:
                 self._crew.start(part)
             await stops.unless(self._healthy())
             self._announce()
             ready()
-            space = Space(self._settings.layout.data, self._say)
-            space.check()
-            await self._crew.until(stops.asked, space.check)
+            self._space.check()
+            await self._crew.until(stops.asked, self._look)
         except Stopped:
             pass  # asked to, by a signal, while it was still starting
         finally:
             await self._stop(stops)
+
+    def _look(self) -> None:
+        self._space.check()
+        self._forks.bury()
 
     async def _redis(self) -> str:
         if self._settings.external_redis:
@@ -162,6 +170,7 @@ class House:
         self._sockets.close()  # from here on a new connection is refused, rather than left waiting for nobody
         for stage in (Stage.GATEWAY, Stage.BUILDER, Stage.REDIS):
             await self._crew.stop(stage, stops.hurried)
+        await self._forks.close()
         if self._syncing is not None:
             self._syncing.cancel()
         self._settings.layout.remove_run()

@@ -2,7 +2,7 @@
 
 Each part appends what happens to it to `$EVENTS`: a JSON line {"part", "what", "pid", "redis"}, where `redis` tells
 whether Redis' socket was still there. `$BEHAVIOUR` is JSON: a part's name to "dies" (at its start, with code 3) or
-"stubborn" (ignores SIGTERM).
+"stubborn" (ignores SIGTERM). With `$FORKED`, the parts are forks of the nursery.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 
 def plan(site: Site) -> Iterator[Part]:
-    from fngw_supervisor.parts import plan_parts
+    from fngw_supervisor.parts import INTERPRETER, plan_parts
 
+    program = (*INTERPRETER, "stand_in_part") if os.environ.get("FORKED") else (sys.executable, __file__)
     for part in plan_parts(site):
-        env = {**part.env, "REDIS_SOCKET": str(site.layout.redis_socket)}
-        yield dataclasses.replace(part, argv=(sys.executable, __file__, "part", part.name), env=env)
+        env = {**part.env, "REDIS_SOCKET": str(site.layout.redis_socket), "PYTHONPATH": str(Path(__file__).parent)}
+        yield dataclasses.replace(part, argv=(*program, "part", part.name), env=env)
 
 
 def tell(part: str, what: str) -> None:

@@ -13,6 +13,12 @@ import pytest
 from tests.integration.supervisor.conftest import Site, alive, eventually
 
 
+@pytest.fixture(params=["", "1"], ids=["programs", "forks"], autouse=True)
+def forked(request: pytest.FixtureRequest, site: Site) -> None:
+    """All of this holds for parts that are programs of their own, and for those that the nursery forks."""
+    site.env["FORKED"] = request.param
+
+
 def get(url: str) -> int:
     """The pid of the gateway that answers."""
     with urllib.request.urlopen(url, timeout=10) as answer:
