@@ -13,7 +13,8 @@ import time
 __all__ = ["is_call_id", "new_call_id"]
 
 DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_FORM = re.compile(f"[0-7][{DIGITS}]{{25}}")
+#: A callback's id is its call's, and after which attempt it was made.
+_FORM = re.compile(f"[0-7][{DIGITS}]{{25}}(-cb[0-9]+)?", re.ASCII)
 
 
 def new_call_id(at: float | None = None) -> str:
@@ -31,5 +32,5 @@ def new_call_id(at: float | None = None) -> str:
 
 
 def is_call_id(text: str) -> bool:
-    """Whether ``text`` has the form of an id."""
+    """Whether ``text`` has the form of an id, of a call or of a callback."""
     return _FORM.fullmatch(text) is not None

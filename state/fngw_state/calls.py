@@ -175,7 +175,7 @@ class Calls:
 
     async def get(self, call_id: str) -> Call | Expired | None:
         """Return what is known of a call; None of one that never was, or was long ago."""
-        if not is_call_id(call_id.partition("-")[0]):
+        if not is_call_id(call_id):
             return None
         fields = await self._redis.hgetall(keys.CALL + call_id)
         if fields:

@@ -165,7 +165,17 @@ def _get(call_id: str, timeout: float | None, as_json: bool) -> None:
     for failed in info["tries"]:
         print(f"  attempt {failed['attempt']}: {failed['code']}: {failed['message']}")
     if info["callback"]:
-        print(f"  tells {info['callback']['url']}")
+        print(f"  tells {info['callback']['url']}{_how_it_went(info['callback']['id'])}")
+
+
+def _how_it_went(callback_id: str | None) -> str:
+    from fngw.submitting import Call
+
+    if callback_id is None:
+        return ", once it has ended"
+    told = Call.from_id(callback_id).info()
+    why = f": {told['error']['message']}" if told["error"] else ""
+    return f" ({callback_id}): {told['status']}, attempt {told['attempts']} of {told['allowed']}{why}"
 
 
 def _moment(seconds: float) -> str:

@@ -129,6 +129,21 @@ async def test_a_private_address_is_refused(site: Site, receiver: Receiver) -> N
     assert receiver.bodies == []
 
 
+async def test_one_that_was_given_up_can_be_sent_again(site: Site, receiver: Receiver) -> None:
+    first = await site.dispatcher()
+    accepted = await site.calls.accept(new(receiver.url))
+    callback = await callback_of(site, accepted.id, lambda c: c.has_ended)
+    assert (callback.status, receiver.bodies) == ("failed", [])
+    first.terminate()
+    await asyncio.to_thread(first.wait)
+    await site.dispatcher(callback_allow="127.0.0.1")
+    again = await site.calls.retry(callback.id)
+    assert (again.allowed, again.callback_id) == (10, None)
+    callback = await callback_of(site, accepted.id, lambda c: c.status == "finished")
+    assert (callback.id, callback.attempt) == (again.id, 2)
+    assert json.loads(receiver.bodies[0])["id"] == accepted.id
+
+
 async def test_a_cancelled_call_is_told_of_too(site: Site, receiver: Receiver) -> None:
     accepted = await site.calls.accept(new(receiver.url, delay_s=60))
     await site.calls.cancel(accepted.id)
