@@ -78,8 +78,9 @@ class Forks:
     async def _open(self, env: Mapping[str, str]) -> socket.socket:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
+        self._control.send(" ".join(self.modules).encode())
         with theirs:
-            argv = (*INTERPRETER, nursery.__name__, str(theirs.fileno()), *self.modules)
+            argv = (*INTERPRETER, nursery.__name__, str(theirs.fileno()))
             self._process = await spawn(argv, env, (*self._inherit, theirs.fileno()), self._log)
         return self._control
 

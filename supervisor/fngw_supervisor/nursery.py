@@ -1,7 +1,7 @@
 """A process that imports what the parts import, and forks one for each request. It does nothing else.
 
-``python -P -m fngw_supervisor.nursery FD MODULE …``, where FD is its end of a socket pair. Memory that was filled
-before the fork is shared until somebody writes into it, and nothing is imported twice.
+``python -P -m fngw_supervisor.nursery FD``, where FD is its end of a socket pair. Memory that was filled before the
+fork is shared until somebody writes into it, and nothing is imported twice.
 
 A part is the *supervisor's* child all the same: the fork that it is forked by ends at once, and the kernel gives
 an orphan to the nearest ancestor that asked for them (``PR_SET_CHILD_SUBREAPER``): the supervisor, for that moment.
@@ -55,7 +55,8 @@ class Request:
 def main(argv: Sequence[str]) -> None:
     """Import, then fork what is asked for, until the supervisor is gone. In a part: be that part, to its end."""
     control, supervisor = socket.socket(fileno=int(argv[0])), os.getppid()
-    for module in argv[1:]:
+    # Not from the arguments: whoever looks for a part by its module's name is not to find the nursery.
+    for module in control.recv(_MOST_BYTES).decode().split():
         _preload(module)
     footprint.settle()
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 - how many, not which

@@ -94,6 +94,8 @@ async def test_a_fork_is_what_a_program_of_its_own_is(bench: Bench) -> None:
     assert len({told["random"] for told in (spawned, forked, again)}) == 3
     assert not bench.said
     assert not bench.nursery_log.read_text()
+    # Whoever looks for a part by its module's name does not find the nursery.
+    assert b"fork_probe" not in Path(f"/proc/{bench.nursery}/cmdline").read_bytes()
 
 
 @pytest.mark.parametrize(
