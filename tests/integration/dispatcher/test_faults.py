@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from rq.worker import Worker
 
 from fngw_state import keys
 from fngw_state.call_records import CallFailure, CallLimits, NewCall
@@ -145,6 +146,29 @@ async def test_calls_accepted_and_ends_written_survive_a_killed_redis(site: Site
         result = await site.calls.result(call.id)
         assert result is not None
         assert result.body == b"%d" % n
+
+
+async def test_a_redis_that_was_emptied(site: Site) -> None:
+    """What it knew is lost; the end of a call that ran is dropped, and new ones are made as before."""
+    hold = asyncio.Event()
+
+    async def behave(request: Request) -> Answer:
+        await hold.wait()
+        return 200, {}, b"ok"
+
+    site.gateway.behave = behave
+    await site.dispatcher()
+    old = await site.calls.accept(new())
+    await eventually(lambda: site.gateway.seen, "the request")
+    await site.store.redis.flushall()
+    await site.route(G=100)
+    await site.store.redis.script_flush()
+    hold.set()
+    await eventually(lambda: f"call {old.id}: its lease was lost" in site.log, "a word of it")
+    call = await site.calls.wait((await site.calls.accept(new())).id, 20)
+    assert (call.status, await site.calls.get(old.id)) == ("finished", None)
+    await eventually(lambda: Worker.count(connection=site.sync) == 1, "its place among RQ's workers")
+    await indexes_agree(site)
 
 
 @pytest.mark.slow
