@@ -43,7 +43,7 @@ class Soak:
     """One run.
 
     Args:
-        where: an fngw on the process engine, with one gateway worker.
+        where: an fngw on the process engine.
         folder: where its parts answer to the census.
         options: the program's.
     """
@@ -69,14 +69,15 @@ class Soak:
         async with asyncio.timeout(self._options.minutes * 60):
             await self._crowd.ask(self._options.clients, lambda: self.book.done >= min(WARM_UP, requests // 10))
             await asyncio.to_thread(deploy, soak_app.Frail)
+            await asyncio.to_thread(self._watch.pools_closed, self._options.rest)
             self.samples.append(await asyncio.to_thread(self._watch.at_rest, self.book.done, None, SETTLE_S))
             begun, spent = time.monotonic(), time.process_time()
             await self._go(self.book.done + requests)
             self.seconds, self.cpu_seconds = time.monotonic() - begun, time.process_time() - spent
+            left = await asyncio.to_thread(self._watch.pools_closed, self._options.rest)
+            self.connections_left = left if self._options.rest else 0
             end = await asyncio.to_thread(self._watch.at_rest, self.book.done, self.samples[0], SETTLE_S)
             self.samples.append(end)
-            if self._options.rest:
-                self.connections_left = await asyncio.to_thread(self._watch.pools_closed, self._options.rest)
 
     async def _go(self, goal: int) -> None:
         def enough() -> bool:
@@ -136,14 +137,14 @@ def report(soak: Soak) -> None:
 
 def print_growth(samples: Sequence[Sample]) -> None:
     first = samples[0].held
-    head = ("requests", "seconds", "in flight", *(held.part for held in first.values()))
+    head = ("requests", "seconds", "in flight", "queued", *(held.part for held in first.values()))
     rows = []
     for sample in samples:
         own = (f"{sample.held[pid].own:.1f}" if pid in sample.held else "–" for pid in first)
-        rows.append((f"{sample.done}", f"{sample.seconds:.0f}", f"{sample.in_flight}", *own))
+        rows.append((f"{sample.done}", f"{sample.seconds:.0f}", f"{sample.in_flight}", f"{sample.queued}", *own))
     slopes = [slope(samples[1:-1], pid) for pid in first]
     growth = ("–" if value is None else f"{value:+.2f}" for value in slopes)
-    print_table(head, [*rows, ("MiB per 100,000, last third", "", "", *growth)])
+    print_table(head, [*rows, ("MiB per 100,000, last third", "", "", "", *growth)])
 
 
 def print_rest(before: Sample, after: Sample) -> None:
@@ -168,6 +169,7 @@ def parse() -> argparse.Namespace:
     whole = {"type": int, "metavar": "N"}
     parser.add_argument("--requests", default=1_000_000, help="after the warm-up (default: %(default)s)", **whole)
     parser.add_argument("--clients", default=48, help="at a time (default: %(default)s)", **whole)
+    parser.add_argument("--workers", default=1, help="of the gateway (default: %(default)s)", **whole)
     parser.add_argument("--seed", default=1, help="of all that is random (default: %(default)s)", **whole)
     parser.add_argument("--rate", default=0, help="requests per second, at most (default: no limit)", **whole)
     parser.add_argument("--minutes", type=float, default=25, help="the longest it may take (default: %(default)s)")
@@ -191,7 +193,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="fngw-bench-") as name:
         folder = Path(name)
         take_census(folder)
-        with stack("process", "--workers", "1") as where:
+        with stack("process", "--workers", str(options.workers)) as where:
             fngw.connect(where.url)
             for what in (soak_app.Steady, soak_app.Frail, soak_app.Late):
                 deploy(what)
@@ -203,6 +205,9 @@ def judged(soak: Soak) -> int:
     """Run, report, and return the exit status."""
     try:
         uvloop.run(soak.run())
+    except TimeoutError:
+        print(f"FAILED: it was not over in time; {soak.book.done} requests were done")
+        return 1
     except ExceptionGroup as group:
         wrong, other = group.split(Wrong)
         if wrong is None or other is not None:

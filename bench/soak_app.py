@@ -120,7 +120,7 @@ class Steady:
 # -- frail --------------------------------------------------------------------------------------------------
 
 
-@fngw.deployment(name="frail", num_replicas=3)
+@fngw.deployment(name="frail", num_replicas=3, max_concurrent_queries=6)
 class Frail:
     """Answers over HTTP and calls by handle."""
 

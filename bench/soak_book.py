@@ -60,7 +60,7 @@ class Book:
             else:
                 self._complain(request, found, f"answered, where {request.outcome} was due")
         elif self._as_due(request, found):
-            self.count(request.kind, f"{request.outcome}, as due")
+            self.count(request.kind, "504, as due" if found.whole else "cut, as due")
         else:
             self._lost(request, found, began)
 
@@ -96,9 +96,9 @@ class Book:
                 yield kind, f"{count}", outcome
 
     def _as_due(self, request: Request, found: Answer) -> bool:
-        if request.outcome == "cut":
-            return found.status == 200 and not found.whole
-        return request.outcome == f"{found.status}" and _code(found) == "timeout"
+        if found.status == 200 and not found.whole:
+            return request.outcome in ("cut", "late")
+        return request.outcome in ("504", "late") and found.status == 504 and _code(found) == "timeout"
 
     def _lost(self, request: Request, found: Answer, began: float) -> None:
         """No answer, or half of one: a death of the replica explains it, unless the gateway could have repeated."""

@@ -1,4 +1,4 @@
-"""What the soak does to the replicas of `frail`: kills them, lets them end in mid-answer, replaces them."""
+"""What the soak does to the replicas of `frail`: kills, ends in mid-answer, freezes, replaces them."""
 
 from __future__ import annotations
 
@@ -56,13 +56,14 @@ class Reaper:
         acts = {
             "replica killed": self._kill,
             "replica ended in mid-answer": self._die_answering,
+            "replica frozen for a while": self._freeze,
             "rolling redeploy": self._redeploy,
             "replica killed during a redeploy": self._kill_while_deploying,
         }
         yield from acts.items()
         self.finished_first_round = True
         while True:
-            yield self._rng.choices(list(acts.items()), weights=(6, 2, 1, 1))[0]
+            yield self._rng.choices(list(acts.items()), weights=(6, 2, 2, 1, 1))[0]
 
     # -- what it does -------------------------------------------------------------------------------------
 
@@ -81,6 +82,13 @@ class Reaper:
         self._book.death()
         link.write(request.data)
         self._book.enter(request, await link.wait(future), began)
+
+    async def _freeze(self) -> None:
+        victim = self._rng.choice(await self._replicas())
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGSTOP)
+            await asyncio.sleep(self._rng.random())
+            os.kill(victim, signal.SIGCONT)
 
     async def _redeploy(self) -> None:
         await asyncio.to_thread(deploy, soak_app.Frail)

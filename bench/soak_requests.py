@@ -36,7 +36,8 @@ class Answer:
 class Request:
     """One request, and what answers it.
 
-    ``outcome`` is what the answer has to be: ``right``; ``cut``, a true beginning with no end; or ``504``.
+    ``outcome`` is what the answer has to be: ``right``; ``cut``, a true beginning with no end; ``504``; or
+    ``late``, either of these two.
     """
 
     number: str
@@ -128,7 +129,7 @@ def never_ending(rng: random.Random, number: str) -> Request:
     if rng.random() < 0.5:
         data = _head("GET", f"/late/echo/{number}", number)
         return Request(number, "too late", "late", "GET", data, b"", "504")
-    return stream(rng, "late", number, query="&hang=2", outcome="cut")
+    return stream(rng, "late", number, query="&hang=2", outcome="late")
 
 
 Maker = Callable[[random.Random, str, str], Request]

@@ -42,7 +42,8 @@ _CONNECTED = re.compile(r" 0001 03 +\d+ (\S+)$", re.MULTILINE)
 class Held:
     """What one process holds; memory in MiB. ``tasks`` and ``objects`` are None where nobody can be asked.
 
-    ``connections`` are those between gateway and replicas, which are kept for a while; ``files`` all else.
+    ``connections`` are those between gateways and replicas, which are kept for a while; ``files`` all else. Of
+    several gateways nobody knows who has which: their files can be compared when there are no connections.
     """
 
     part: str
@@ -82,8 +83,11 @@ class Watch:
         self._run = f"{default_run_dir(where.data_dir)}/r/"
         replicas = status(where.url, "steady")["replicas"]
         self._folders = {r["pid"]: f"{self._run}{r['id']}/" for r in replicas}
-        parts = {pid: part for pid in sorted(descendants(where.pid)) if (part := _part(pid)) not in ("", "runtime")}
-        self._parts = parts | dict.fromkeys(self._folders, "steady")
+        parts = {pid: _part(pid) for pid in sorted(descendants(where.pid), reverse=True)}
+        # All gateways; of the others the oldest process: what a part starts for a while comes and goes.
+        oldest = {part: pid for pid, part in parts.items() if part not in ("", "runtime", "gateway")}
+        self._parts = {pid: "gateway" for pid, part in parts.items() if part == "gateway"}
+        self._parts |= {pid: part for part, pid in oldest.items()} | dict.fromkeys(self._folders, "steady")
 
     def look(self, done: int) -> Sample:
         """Look, while requests may be under way."""

@@ -19,6 +19,7 @@ FAULTS = (
     "answer broken off by the replica",
     "replica killed",
     "replica ended in mid-answer",
+    "replica frozen for a while",
     "rolling redeploy",
     "replica killed during a redeploy",
 )

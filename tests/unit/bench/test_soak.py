@@ -18,6 +18,7 @@ RNG = random.Random(1)
 GET = requests.get(RNG, "frail", "7")
 POST = requests.post(RNG, "frail", "8")
 STREAM = requests.stream(RNG, "frail", "9")
+LATE = requests.stream(RNG, "late", "11", query="&hang=2", outcome="late")
 CUT = requests.stream(RNG, "steady", "10", query="&break=1", outcome="cut")
 
 
@@ -128,6 +129,12 @@ def test_a_death_explains_a_lost_post_and_a_cut_stream():
     assert not entered(STREAM, right(STREAM, body=b"", whole=False), death=True).complaints
 
 
+def test_what_was_asked_for_is_due():
+    assert not entered(CUT, right(CUT, body=b"", whole=False)).complaints
+    assert not entered(LATE, right(LATE, body=b"", whole=False)).complaints
+    assert not entered(LATE, problem(LATE, 504, "timeout")).complaints
+
+
 @pytest.mark.parametrize(
     ("request_", "found", "death"),
     [
@@ -137,6 +144,8 @@ def test_a_death_explains_a_lost_post_and_a_cut_stream():
         (GET, problem(GET, 502, "replica_lost"), True),  # it could have been repeated
         (STREAM, right(STREAM, body=b"", whole=False), False),
         (CUT, right(CUT), False),
+        (CUT, problem(CUT, 504, "timeout"), False),
+        (LATE, problem(LATE, 502, "replica_lost"), False),
     ],
 )
 def test_what_no_fault_explains_is_held_against_fngw(request_, found, death):
