@@ -160,6 +160,24 @@ def test_parts_that_die_are_started_again(installation, wait):
     assert stack.fngw("list").returncode == 0
 
 
+def test_the_nursery_may_die(installation, wait):
+    """The parts that it forked go on; those that are started later come from another one."""
+    stack = installation.up()
+    parts = {name: stack.pid(name) for name in ("fngw_gateway", "fngw_controller", "fngw_builder")}
+    first = stack.pid("fngw_supervisor.nursery")
+    os.kill(first, signal.SIGKILL)
+    wait(lambda: not stack.pids("fngw_supervisor.nursery"), "the nursery's end")
+    os.kill(parts["fngw_gateway"], signal.SIGKILL)
+    wait(lambda: stack.pids("fngw_gateway") and healthy(stack), "another gateway")
+    assert stack.pid("fngw_supervisor.nursery") != first
+    assert stack.pid("fngw_gateway") != parts["fngw_gateway"]
+    assert {name: stack.pid(name) for name in parts if name != "fngw_gateway"} == {
+        name: pid for name, pid in parts.items() if name != "fngw_gateway"
+    }
+    assert "nursery     has ended; starting another" in stack.log("up")
+    assert stack.fngw("list").returncode == 0
+
+
 def healthy(stack) -> bool:
     try:
         return httpx.get(f"{stack.url}/-/healthz").status_code == 200
