@@ -18,6 +18,9 @@ _KNOWN = (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 PROTOCOL_ERROR, BAD_TEXT, TOO_BIG = 1002, 1007, 1009
+#: Registered codes end here; those among them that only tell a program what happened to it.
+LAST_CODE = 1014
+_NEVER_SENT = (1004, 1005, 1006)
 
 
 class Malformed(Exception):
@@ -114,6 +117,8 @@ class Parser:
             return None
         payload = _unmask(bytes(data[offset + 4 : end]), bytes(data[offset : offset + 4]))
         del data[:end]
+        if opcode == CLOSE:
+            _check_close(payload)
         return Frame(opcode, payload) if opcode >= CLOSE else self._collect(bool(final), opcode, payload)
 
     def _check_head(self, first: int, second: int) -> None:
@@ -137,6 +142,19 @@ class Parser:
         self._opcode = None
         self._fragments = bytearray()
         return message
+
+
+def _check_close(payload: bytes) -> None:
+    """A close frame has no body, or a code that may be sent (section 7.4) and a reason in UTF-8."""
+    if not payload:
+        return
+    code = struct.unpack_from(">H", payload)[0] if len(payload) > 1 else 0
+    if not (3000 <= code < 5000 or (1000 <= code <= LAST_CODE and code not in _NEVER_SENT)):
+        raise Malformed(PROTOCOL_ERROR, "a close frame's code is none that may be sent")
+    try:
+        payload[2:].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Malformed(BAD_TEXT, "a close frame's reason is not UTF-8") from error
 
 
 def _unmask(payload: bytes, key: bytes) -> bytes:

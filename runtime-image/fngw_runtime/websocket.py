@@ -21,6 +21,9 @@ __all__ = ["ClientLeft", "WebSocketProtocol"]
 LARGEST_MESSAGE = 16 * 1024 * 1024
 MOST_HELD = 32
 
+#: Seconds that a client has to read the last of what it was sent, and to close; what it sends is forgotten.
+LINGER_S = 2.0
+
 GONE, RESTARTING, FAULT = 1006, 1012, 1011
 CONNECTING, OPEN, REFUSING, CLOSED = "connecting", "open", "refusing", "closed"
 VERSION = b"13"
@@ -54,6 +57,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._writable.set()
         self._transport: Any = None
         self._disconnected: Optional[Message] = None
+        self._lingering: Optional[asyncio.TimerHandle] = None
 
     # -- what the server calls ----------------------------------------------------------------------------
 
@@ -62,6 +66,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._server.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._state == CLOSED:
+            return
         if not self._key:
             self._receive_head(data)
         elif self._disconnected is None:
@@ -73,6 +79,8 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def connection_lost(self, error: Optional[Exception]) -> None:
         self._server.connections.discard(self)
+        if self._lingering is not None:
+            self._lingering.cancel()
         self._disconnect(GONE, "")
         self._state = CLOSED
         self._writable.set()
@@ -156,8 +164,13 @@ class WebSocketProtocol(asyncio.Protocol):
         self._hang_up()
 
     def _hang_up(self) -> None:
+        """Send what there is, and close. At once, that would reset the connection of a client that still sends,
+        and it might not see the last of it: why it was closed."""
         self._state = CLOSED
-        self._transport.close()
+        if self._lingering is None and not self._transport.is_closing():
+            self._lingering = asyncio.get_event_loop().call_later(LINGER_S, self._transport.close)
+            self._transport.write_eof()
+            self._transport.resume_reading()
 
     def _disconnect(self, code: int, reason: str) -> None:
         if self._disconnected is None:

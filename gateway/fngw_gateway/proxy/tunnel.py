@@ -2,8 +2,9 @@
 
 uvicorn hands an upgraded connection to a protocol class of its configuration, with the request's head as bytes.
 This one finds the replica as for any request, sends it the handshake, and passes its answer on: a ``101``, after
-which both connections are joined, or a refusal. Close codes, pings and compression are between the two ends. A
-WebSocket counts as one request in flight for as long as it lives.
+which both connections are joined, or a refusal, which ends the client's: what that still sends never reaches the
+replica, where it would be a request that no gateway has seen. Close codes, pings and compression are between the
+two ends. A WebSocket counts as one request in flight for as long as it lives.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ MOST_HEAD = 64 * 1024
 HANDSHAKE_S = 30.0
 #: A client may not send frames before the handshake is answered; what it does send is held up to this.
 MOST_EARLY = 64 * 1024
-STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d[ \r]")
+#: Seconds that a client has to read the last of what it was sent, and to close; what it sends is forgotten.
+LINGER_S = 2.0
+SWITCHED = 101
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] (?:101|[2-5]\d\d)[ \r]")
 UPGRADE = b"connection: Upgrade\r\nupgrade: websocket\r\n\r\n"
 
 
@@ -58,7 +62,11 @@ class _Side(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.peer is not None:
-            self.peer.transport.close()
+            self.peer.end()
+
+    def end(self) -> None:
+        """The other side has ended."""
+        self.transport.close()
 
 
 class _Upstream(_Side):
@@ -73,10 +81,11 @@ class _Upstream(_Side):
         self.head: asyncio.Future[bytes | None] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         self._held = b""
+        self._left: int | None = None  # bytes of a refusal's body that are still to come, where it is known
 
     def data_received(self, data: bytes) -> None:
         if self.peer is not None:
-            self.peer.transport.write(data)
+            self._pass(self.peer, data)
             return
         self._held += data
         end = self._held.find(b"\r\n\r\n")
@@ -86,12 +95,25 @@ class _Upstream(_Side):
         elif end < 0 and len(self._held) > MOST_HEAD:
             self.transport.abort()
 
-    def join(self, peer: _Side) -> None:
-        """Pass everything on to ``peer`` from now on, what has come already first."""
-        self.peer = peer
-        if self._held:
-            peer.transport.write(self._held)
-            self._held = b""
+    def join(self, peer: _Side, most: int | None = None) -> None:
+        """Pass everything on to ``peer`` from now on, what has come already first; end after ``most`` bytes."""
+        self.peer, self._left = peer, most
+        held, self._held = self._held, b""
+        self._pass(peer, held)
+
+    def _pass(self, peer: _Side, data: bytes) -> None:
+        if self._left is not None:
+            data = data[: self._left]
+            self._left -= len(data)
+        if data:
+            peer.transport.write(data)
+        if self._left == 0:
+            self.transport.close()
+
+    def eof_received(self) -> None:
+        """The replica said its last: what the client still sends is not waited for."""
+        if self.peer is not None:
+            self.peer.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -117,6 +139,7 @@ class Tunnel(_Side):
         self._opening: asyncio.Task[None] | None = None
         self._early = b""
         self._status = CLIENT_LEFT
+        self._over: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -126,7 +149,17 @@ class Tunnel(_Side):
         self._connections.discard(self)
         if self._opening is not None:
             self._opening.cancel()
+        if self._over is not None:
+            self._over.cancel()
         super().connection_lost(exc)
+
+    def end(self) -> None:
+        """Send what there is, and close. At once, that would reset the connection of a client that still sends,
+        and it might not see the last of it: why it was closed."""
+        if self._over is None and not self.transport.is_closing():
+            self._over = asyncio.get_running_loop().call_later(LINGER_S, self.transport.close)
+            self.transport.write_eof()
+            self.transport.resume_reading()
 
     def shutdown(self) -> None:
         """The server stops (uvicorn calls this)."""
@@ -138,8 +171,9 @@ class Tunnel(_Side):
             self._tasks.add(self._opening)
             self._opening.add_done_callback(self._tasks.discard)
         elif self.peer is not None:
-            self.peer.transport.write(data)
-        else:
+            if self._status == SWITCHED and self._over is None:
+                self.peer.transport.write(data)
+        elif self._over is None:
             self._early += data
             if len(self._early) > MOST_EARLY:
                 self.transport.abort()
@@ -153,7 +187,7 @@ class Tunnel(_Side):
         except FngwError as error:
             own = (headers.REQUEST_ID, headers.request_id(scope["headers"]))
             self.transport.write(problems.problem_bytes(error, [own]))
-            self.transport.close()
+            self.end()
 
     async def _counted(self, backend: Backend, request: bytes, request_id: bytes) -> None:
         backend.tally.under_way += 1
@@ -213,13 +247,16 @@ class Tunnel(_Side):
         backend.give_back(replica)
 
     def _join(self, upstream: _Upstream, answer: bytes, request_id: bytes) -> None:
-        self._status = int(answer[9:12])
-        self.transport.write(_public(answer, request_id))
-        upstream.join(self)
-        self.peer = upstream
-        if self._early:
-            upstream.transport.write(self._early)
-            self._early = b""
+        self._status, self.peer = int(answer[9:12]), upstream
+        if self._status == SWITCHED:
+            self.transport.write(_public(answer, request_id))
+            upstream.join(self)
+            if self._early:
+                upstream.transport.write(self._early)
+        else:
+            self.transport.write(_public(answer, request_id, closes=True))
+            upstream.join(self, _length(self._status, answer))
+        self._early = b""
 
 
 def _scope(head: bytes, transport: Any) -> dict[str, Any]:
@@ -251,8 +288,20 @@ def _is_at_capacity(answer: bytes) -> bool:
     return status == b"503" and headers.is_at_capacity(503, _fields(answer))
 
 
-def _public(answer: bytes, request_id: bytes) -> bytes:
+def _length(status: int, answer: bytes) -> int | None:
+    """Return how long a refusal's body is; None where only its end tells."""
+    if status in (204, 304):
+        return 0
+    lengths = [value for name, value in _fields(answer) if name == b"content-length"]
+    return int(lengths[0]) if len(lengths) == 1 and lengths[0].isdigit() else None
+
+
+def _public(answer: bytes, request_id: bytes, *, closes: bool = False) -> bytes:
     """Return the head of an answer without what is private, with the request's id."""
     first, *lines = answer[:-4].split(b"\r\n")
-    kept = [line for line in lines if not line.lower().startswith((headers.PRIVATE, headers.REQUEST_ID))]
-    return b"\r\n".join([first, *kept, headers.REQUEST_ID + b": " + request_id]) + b"\r\n\r\n"
+    dropped: tuple[bytes, ...] = (headers.PRIVATE, headers.REQUEST_ID + b":")
+    own = [headers.REQUEST_ID + b": " + request_id]
+    if closes:
+        dropped, own = (*dropped, b"connection:", b"keep-alive:"), [*own, b"connection: close"]
+    kept = [line for line in lines if not line.lower().startswith(dropped)]
+    return b"\r\n".join([first, *kept, *own]) + b"\r\n\r\n"

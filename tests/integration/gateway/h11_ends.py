@@ -120,7 +120,7 @@ class Line:
     def __init__(self, peer: Peer) -> None:
         self.reader, self.writer = peer.reader, peer.writer
         self.raw = b""
-        self.gone = False  # the gateway closed it
+        self.over = False  # whichever end closed it
         self.parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD)
 
     async def event(self) -> Any:
@@ -133,7 +133,6 @@ class Line:
                 self.writer.write(self.parser.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
             data = await self.reader.read(65536)
             if not data:
-                self.gone = True
                 return None
             self.raw += data
             self.parser.receive_data(data)
@@ -181,6 +180,8 @@ class Replica:
                     await self._echo(line, request)
         except h11.RemoteProtocolError as error:
             self.faults.append(f"{error}: {line.raw[-500:]!r}")
+        finally:
+            line.over = True
 
     async def _echo(self, line: Line, request: h11.Request) -> None:
         body = await line.body()

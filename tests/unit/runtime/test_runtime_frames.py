@@ -73,3 +73,24 @@ def test_close_frames():
     assert (Frame(8, b"").close_code(), Frame(8, b"").close_reason()) == (1005, "")
     frame = Frame(8, struct.pack(">H", 4000) + "größer".encode())
     assert (frame.close_code(), frame.close_reason()) == (4000, "größer")
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4999])
+def test_close_codes_that_may_be_sent(code):
+    payload = struct.pack(">H", code) + "grüezi".encode()
+    (frame,) = Parser(100).feed(masked(frames.CLOSE, payload))
+    assert (frame.close_code(), frame.close_reason()) == (code, "grüezi")
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (b"\x03", 1002),
+        *[(struct.pack(">H", n), 1002) for n in (0, 999, 1004, 1005, 1006, 1015, 2999, 5000)],
+        (struct.pack(">H", 1000) + b"\xff", 1007),
+    ],
+)
+def test_close_frames_that_break_the_protocol(payload, code):
+    with pytest.raises(Malformed) as caught:
+        Parser(100).feed(masked(frames.CLOSE, payload))
+    assert caught.value.code == code
