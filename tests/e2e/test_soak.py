@@ -10,7 +10,7 @@ import pytest
 
 SOAK = Path(__file__).parents[2] / "bench" / "soak.py"
 #: A rate lets each fault meet requests: without one, all of them would be over before the first redeploy is.
-SHORT = ("--requests", "5000", "--rate", "700", "--death-every", "400", "--rest", "0", "--minutes", "1.5")
+SHORT = ("--requests", "5000", "--rate", "700", "--death-every", "400", "--rest", "0", "--minutes", "1.2")
 FAULTS = (
     "client gone at any byte",
     "slow reader",
