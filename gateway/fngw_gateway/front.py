@@ -1,8 +1,9 @@
 """uvicorn's HTTP protocol, with bounds: on what a request may send besides its body, and on how long that takes.
 
 uvicorn with httptools has none: it gathers a head for as long as a client sends one. Here a head has ``MAX_HEAD``
-bytes and ``HEAD_S`` seconds; trailers and the framing between two parts of a body have about as much. What breaks
-the bounds, or is not HTTP, is answered with a problem document, and the connection ends.
+bytes and ``HEAD_S`` seconds; trailers and the framing between two parts of a body have about as much, and the
+parts come within ``BODY_S`` of each other. What breaks the bounds, or is not HTTP, is answered with a problem
+document, and the connection ends.
 
 A request within one short read, as nearly all are, costs two calls more than in uvicorn.
 """
@@ -35,6 +36,8 @@ MAX_FIELDS = MAX_HEAD // FIELD_OVERHEAD
 SURELY_FITS = MAX_HEAD // 10
 #: Seconds for a head to arrive, and for the first byte of a connection.
 HEAD_S = 30.0
+#: Seconds between two reads of a body that a client is free to send.
+BODY_S = 60.0
 #: Seconds that a refused client has to read why; what it still sends is read and forgotten.
 LINGER_S = 2.0
 
@@ -51,7 +54,8 @@ class Front(HttpToolsProtocol):
         self.url = b""
         self._read = self._held = 0
         self._over = False  # refused, or handed over: what comes now is not read as HTTP
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None  # of the head, or the body, that is arriving
+        self._fed = 0.0  # when a part of the body came last
         self._error: FngwError | None = None  # what the parser was stopped for
         self._upgrades = False  # whether the request becomes a WebSocket
         self._answering: Any = None  # the cycle that is answered now; uvicorn knows the newest one only
@@ -89,6 +93,7 @@ class Front(HttpToolsProtocol):
             self._gather(in_head=False)
         else:
             self._held = 0
+            self._unset_deadline()
 
     def _feed(self, data: bytes) -> None:
         """Parse what came. Where the parser sees an upgrade it stops; all but WebSockets go on in HTTP."""
@@ -123,8 +128,11 @@ class Front(HttpToolsProtocol):
             return
         if self._held > MAX_HEAD or len(self.headers or ()) > MAX_FIELDS:
             self._refuse(self._too_large())
-        elif in_head and self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_S, self._too_slow)
+            return
+        self._fed = self.loop.time()
+        if self._deadline is None:
+            wait, end = (HEAD_S, self._too_slow) if in_head else (BODY_S, self._may_be_too_slow)
+            self._deadline = self.loop.call_later(wait, end)
 
     # -- httptools ----------------------------------------------------------------------------------------
 
@@ -196,7 +204,19 @@ class Front(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._deadline = None
-        self._refuse(problems.request_too_slow(HEAD_S))
+        self._refuse(problems.request_too_slow(f"its headers did not arrive within {HEAD_S:g} s"))
+
+    def _may_be_too_slow(self) -> None:
+        """``BODY_S`` are over since a part of the body came, or since this asked last: a timer for all parts."""
+        cycle, self._deadline = self.cycle, None
+        if cycle.response_started or not cycle.more_body:
+            return  # who is answered already may take the time to say more
+        asked = not (cycle.waiting_for_100_continue or self.flow.read_paused)
+        left = self._fed + BODY_S - self.loop.time() if asked else BODY_S
+        if left <= 0:
+            self._refuse(problems.request_too_slow(f"nothing of its body came for {BODY_S:g} s"))
+        else:
+            self._deadline = self.loop.call_later(left, self._may_be_too_slow)
 
     def _refuse(self, error: FngwError) -> None:
         """Answer with ``error`` and close, unless answers are on their way: those are finished first, and then

@@ -8,7 +8,7 @@ code                         status  when
 ``method_not_allowed``       405     a call is POST; the gateway's own pages are GET
 ``body_too_large``           413     over ``FNGW_MAX_BODY``
 ``bad_request``              400     not HTTP/1.1, or a body that does not fit its declared length
-``request_too_slow``         408     the request's head did not arrive in time
+``request_too_slow``         408     the request's head, or more of its body, did not arrive in time
 ``uri_too_long``             414     the request's line is too long
 ``headers_too_large``        431     the request's headers are too large
 ``unauthorized``             401     a call over TCP without the token
@@ -110,10 +110,9 @@ def headers_too_large(limit: int) -> FngwError:
     return FngwError(message, code="headers_too_large", status=431, hint=hint)
 
 
-def request_too_slow(seconds: float) -> FngwError:
-    message = f"the request's headers did not arrive within {seconds:g} s"
-    hint = "send the whole head at once; it ends with an empty line"
-    return FngwError(message, code="request_too_slow", status=408, hint=hint)
+def request_too_slow(why: str) -> FngwError:
+    hint = "send a head at once, and a body without long pauses"
+    return FngwError(f"the request was too slow: {why}", code="request_too_slow", status=408, hint=hint)
 
 
 def unauthorized() -> FngwError:

@@ -132,6 +132,59 @@ async def test_a_head_that_dribbles_in(site: Site, monkeypatch: pytest.MonkeyPat
     assert (await site.ask("GET", "/f")).status == 200
 
 
+UPLOAD = b"POST /f HTTP/1.1\r\nHost: t\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [UPLOAD + b"Content-Length: 9\r\n\r\nhalf", UPLOAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\nha"],
+    ids=["declared", "chunked"],
+)
+async def test_a_body_that_stops(site: Site, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(front, "BODY_S", 0.2)
+    upstream = await site.one(uploads)
+    assert told(await refused(site, sent)) == (408, "request_too_slow")
+    assert upstream.requests == []
+    await eventually(lambda: upstream.ended == upstream.connections)
+    assert site.plane.backends["f"].in_flight == {"r0": 0}
+
+
+async def test_a_body_that_is_slow_but_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "BODY_S", 1.0)
+    upstream = await site.one(echo)
+    client = await site.client()
+    client.write(UPLOAD + b"Content-Length: 15\r\n\r\n")
+    for _ in range(15):
+        client.write(b"x")
+        await asyncio.sleep(0.1)
+    assert (await client.answer()).status == 200
+    assert [len(r.body) for r in upstream.requests] == [15]
+
+
+async def test_a_client_that_was_not_asked_for_its_body_may_wait(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "BODY_S", 0.1)
+    asked = asyncio.Event()
+
+    async def asks_late(peer: Peer, upstream: Upstream) -> None:
+        request = await peer.request()
+        assert request is not None
+        await asked.wait()
+        peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        peer.answer(await peer.body(request))
+
+    site.route()
+    client = await site.client()
+    client.write(UPLOAD + b"Content-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+    asyncio.get_running_loop().call_later(0.5, asked.set)
+    await site.one(asks_late)
+    head = await client.head()
+    assert head is not None and head.status == 100
+    client.write(b"body")
+    assert (await client.answer()).body == b"body"
+
+
 async def test_a_connection_that_stays_silent_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front, "HEAD_S", 0.2)
     assert await (await site.client()).head() is None
