@@ -112,6 +112,24 @@ async def test_bytes_nobody_asked_for_end_a_connection(site: Site) -> None:
     assert (await client.ask("GET", "/f")).body == b"mine"
 
 
+async def test_bytes_that_come_together_with_the_next_request_are_not_its_answer(site: Site) -> None:
+    """The gateway learns of both in the same turn of its loop, of the request first."""
+    peers: list[Peer] = []
+
+    async def script(peer: Peer, upstream: Upstream) -> None:
+        while await peer.request():
+            peers.append(peer)
+            peer.answer(b"mine")
+
+    await site.one(script)
+    client = await site.client()
+    for _ in range(20):
+        client.write(b"GET /f HTTP/1.1\r\nHost: t\r\n\r\n")
+        if peers:
+            peers[-1].write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nevil!")
+        assert (await client.answer()).body == b"mine"
+
+
 async def test_nonsense_is_a_lost_replica_and_not_repeated(site: Site) -> None:
     async def script(peer: Peer, upstream: Upstream) -> None:
         if request := await peer.request():
