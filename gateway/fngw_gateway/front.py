@@ -23,6 +23,7 @@ from fngw.coalescing import Coalescing
 from fngw.errors import FngwError
 from fngw_gateway import strict
 from fngw_gateway.proxy import headers, problems
+from fngw_gateway.proxy.inbound import DIVERT, Taker
 
 __all__ = ["HEAD_S", "MAX_HEAD", "Front"]
 
@@ -59,6 +60,8 @@ class Front(HttpToolsProtocol):
         self._error: FngwError | None = None  # what the parser was stopped for
         self._upgrades = False  # whether the request becomes a WebSocket
         self._answering: Any = None  # the cycle that is answered now; uvicorn knows the newest one only
+        self._taker: Taker | None = None
+        self._extensions = {DIVERT: self.divert}
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------
 
@@ -178,9 +181,24 @@ class Front(HttpToolsProtocol):
             self._answering = self.pipeline[-1][0]
         super().on_response_complete()
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._taker = None
+        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
+
     def on_body(self, body: bytes) -> None:
         self._held = -self._read
-        super().on_body(body)
+        if self._taker is None or self.cycle.body or not self._taker(body):
+            super().on_body(body)
+
+    def divert(self, scope: Any, taker: Taker) -> None:
+        """Offer further parts of a request's body to ``taker`` first, as they are read.
+
+        By ``receive`` a part takes three turns of the event loop to reach a replica, and stops reading meanwhile.
+        The body's end, and the client's, are told by ``receive`` all the same.
+        """
+        if scope is self.scope and self.cycle.more_body:
+            self._taker = taker
 
     # -- refusals -----------------------------------------------------------------------------------------
 

@@ -122,6 +122,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
         self.sent = last
 
+    @property
+    def writable(self) -> bool:
+        """Whether a part can be written now: the connection is open, and the replica reads."""
+        return not (self.closed or self._write_paused)
+
     async def drain(self) -> None:
         """Wait while the replica does not read."""
         if self._write_paused and not self.closed:

@@ -72,6 +72,7 @@ class Exchange:
         "_reason",
         "_replica",
         "_request",
+        "_scope",
         "_send",
         "_started",
         "_status",
@@ -97,6 +98,7 @@ class Exchange:
         self._arrived = self._dispatched = perf_counter()  # uvloop's own clock has milliseconds only
         self._backend = backend
         self._head = head
+        self._scope = scope
         self._method: str = scope["method"]
         self._send = send
         self._max_body = max_body
@@ -223,10 +225,21 @@ class Exchange:
     async def _send_body(self, connection: Connection) -> None:
         """Pass the body on as it comes. A lost connection is told by the waiting answer, not from here."""
         chunked = self._head.length is None
+
+        def write(data: bytes) -> None:
+            connection.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data, last=False)
+
+        def write_now(data: bytes) -> bool:
+            if connection.writable:
+                write(data)
+                return True
+            return False
+
+        self._inbound.pass_straight(self._scope, write_now)
         try:
             while data := await self._inbound.next():
                 await connection.drain()
-                connection.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data, last=False)
+                write(data)
             connection.write(b"0\r\n\r\n" if chunked else b"", last=True)
         except Lost as lost:
             log.debug("%s: the replica left during an upload: %s", self._backend.name, lost)

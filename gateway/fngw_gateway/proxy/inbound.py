@@ -3,6 +3,8 @@
 A small declared body is read whole before a replica is taken: it can be sent again, and a slow client holds no
 replica. Others are read by a task, in the background, up to ``READ_AHEAD`` bytes; the same task notices that
 the client left. A request without a body gets that task only once it has taken ``WATCH_AFTER_S``.
+
+While all that has come is passed on, and the replica reads, parts skip the task: they go on as they are read.
 """
 
 from __future__ import annotations
@@ -17,11 +19,15 @@ from fngw.errors import FngwError
 from fngw_gateway.proxy import problems
 from fngw_gateway.proxy.headers import RequestHead
 
-__all__ = ["PRELOAD", "WATCH_AFTER_S", "ClientGone", "Inbound"]
+__all__ = ["DIVERT", "PRELOAD", "WATCH_AFTER_S", "ClientGone", "Inbound", "Taker"]
 
 log = logging.getLogger(__name__)
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+#: Takes a part of a body at once, or says False: then it comes by ``receive``.
+Taker = Callable[[bytes], bool]
+#: Among a scope's extensions: `front.Front.divert`, if that is the server.
+DIVERT = "fngw.divert"
 
 #: Declared bodies up to this are read whole first.
 PRELOAD = 128 * 1024
@@ -55,7 +61,9 @@ class Inbound:
         "_receive",
         "_room",
         "_size",
+        "_straight",
         "_task",
+        "_waited_for",
         "complete",
     )
 
@@ -68,6 +76,8 @@ class Inbound:
         self._interrupt = interrupt
         self._chunks: list[bytes] = []
         self._size = self._ahead = 0
+        self._straight: Taker | None = None
+        self._waited_for = False  # by `next`
         self._task: asyncio.Task[None] | None = None
         self._news: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -95,9 +105,32 @@ class Inbound:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._read())
 
+    def pass_straight(self, scope: Any, taker: Taker) -> None:
+        """Offer ``taker`` what comes while ``next`` waits, if the server of ``scope`` can."""
+        divert = scope.get("extensions", {}).get(DIVERT)
+        if divert is not None:
+            self._straight = taker
+            divert(scope, self._offer)
+
+    def _offer(self, data: bytes) -> bool:
+        """A part was just read: pass it on, after what waits, if the replica reads."""
+        taker = self._straight
+        if not self._waited_for or taker is None or self._size + len(data) > self._max_body:
+            return False
+        if self._chunks:
+            if not taker(b"".join(self._chunks)):
+                return False
+            self._chunks, self._ahead = [], 0
+            _resolve(self._room)
+        if not taker(data):
+            return False
+        self._size += len(data)
+        return True
+
     async def next(self) -> bytes:
         """Return the next part of the body, b"" after the last one."""
         self.watch()
+        self._waited_for = True
         while not self._chunks:
             if self.complete:
                 return b""
@@ -105,6 +138,7 @@ class Inbound:
             await self._news
         data = b"".join(self._chunks)
         self._chunks, self._ahead = [], 0
+        self._waited_for = False
         _resolve(self._room)
         return data
 
@@ -120,7 +154,8 @@ class Inbound:
                     limit -= len(message.get("body", b""))
 
     def close(self) -> None:
-        """Stop the background task."""
+        """Stop the background task, and pass nothing on any more."""
+        self._straight = None
         if self._task is not None:
             self._task.cancel()
 
