@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import random
+from contextlib import suppress
 
 import pytest
 
@@ -64,6 +67,66 @@ async def test_a_slow_replica_slows_the_client_down(site: Site) -> None:
     go_on.set()
     await uploading
     assert (await client.answer()).body == b"all"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_keeps_its_order_whoever_is_slow(site: Site, chunked: bool) -> None:
+    """Parts go on as they are read, or by a queue when the replica does not read: never one before another."""
+    turns = random.Random(1)
+    body = turns.randbytes(6_000_000)
+
+    async def script(peer: Peer, upstream: Upstream) -> None:
+        request = await peer.request()
+        assert request
+        peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        digest, left = hashlib.sha256(), len(body)
+        while left:
+            data = await peer.chunk() if chunked else await peer.reader.read(turns.randrange(1, 400_000))
+            digest.update(data)
+            left -= len(data)
+            for _ in range(turns.randrange(30)):  # the others' turn
+                await asyncio.sleep(0)
+        assert not chunked or not await peer.chunk()
+        peer.answer(digest.digest())
+
+    await site.one(script)
+    client = await site.client()
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    client.write(f"POST /f HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n".encode())
+    at = 0
+    while at < len(body):
+        part = body[at : at + turns.randrange(1, 500_000)]
+        client.write(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
+        await client.writer.drain()
+        at += len(part)
+        for _ in range(turns.randrange(30)):
+            await asyncio.sleep(0)
+    client.write(b"0\r\n\r\n" if chunked else b"")
+    assert (await client.answer()).body == hashlib.sha256(body).digest()
+
+
+async def test_what_is_left_of_a_body_goes_to_nobody_else(site: Site) -> None:
+    """The replica answers in the midst of an upload, and its line is not used for the rest, nor again."""
+
+    async def script(peer: Peer, upstream: Upstream) -> None:
+        while request := await peer.request():
+            if request.get("expect"):
+                peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                await peer.reader.readexactly(1_000_000)
+                peer.answer(b"enough")
+            else:
+                peer.answer(b"other")
+
+    await site.one(script)
+    for _ in range(3):
+        client = await site.client()
+        client.write(b"POST /f HTTP/1.1\r\nHost: t\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 1_500_000)
+        assert (await client.answer()).body == b"enough"
+        with suppress(ConnectionError):
+            client.write(b"x" * 1_500_000)
+            await client.writer.drain()
+        assert (await site.ask("GET", "/f")).body == b"other"
+    await eventually(lambda: site.plane.backends["f"].in_flight == {"r0": 0})
 
 
 async def test_a_client_that_leaves_cancels_its_request(site: Site) -> None:
