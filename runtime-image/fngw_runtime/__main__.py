@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
-from fngw_runtime.process import main
-
 if __name__ == "__main__":
+    gc.disable()  # until all is imported: see `lifecycle.Replica._load`
+    from fngw_runtime.process import main
+
     sys.exit(main())

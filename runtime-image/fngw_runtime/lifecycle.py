@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import inspect
 import os
 from pathlib import Path
@@ -102,8 +103,21 @@ class Replica:
             self.state = state
             self._settled.set()
 
+    async def _load(self) -> Any:
+        """Import the user's code, and set apart for good what lives until the end anyway: all modules.
+
+        To look through them for garbage takes a fifth to a third of the time of their import, and later holds all
+        requests up, again and again: 15 ms for the runtime's own, ten times that with torch. What the constructor
+        makes is collected as ever.
+        """
+        try:
+            return await self._setup.call(load.load_code, self.config)
+        finally:
+            gc.freeze()
+            gc.enable()
+
     async def _construct(self) -> None:
-        code = await self._setup.call(load.load_code, self.config)
+        code = await self._load()
         init = await self._setup.call(load.load_init, self.config, self._directory)
         target = Target(await load.construct(code, init, self._setup), inspect.isclass(code))
         self._target = target

@@ -53,6 +53,12 @@ def test_a_pickle_by_value(start, folder):
     assert replica.get().json() == {"number": 5}
 
 
+def test_the_collector_leaves_alone_what_was_imported(start):
+    told = start("functions:Garbage", is_class=True).get().json()
+    assert told["collecting"] and not told["left"]
+    assert told["set_apart"] > 10_000
+
+
 def test_a_pickle_of_another_python_is_not_loaded(start, folder):
     app = by_value(folder)
     (app / "code.pkl").write_bytes(b"cos\n_exit\n(I9\ntR.")  # would end the process

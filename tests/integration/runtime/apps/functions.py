@@ -1,11 +1,13 @@
 """User code for the runtime's tests: functions and classes as people write them."""
 
 import asyncio
+import gc
 import os
 import pathlib
 import sys
 import threading
 import time
+import weakref
 
 
 def hello():
@@ -245,3 +247,21 @@ def wait_for(path):
         if time.monotonic() > deadline:
             raise TimeoutError(str(path))
         time.sleep(0.01)
+
+
+class Garbage:
+    """What is imported is set apart from the collector; what the constructor makes is not."""
+
+    def __init__(self):
+        self.collecting, self.set_apart = gc.isenabled(), gc.get_freeze_count()
+        made = Cycle()
+        made.itself = made
+        self.made = weakref.ref(made)
+
+    def __call__(self):
+        gc.collect()
+        return {"collecting": self.collecting, "set_apart": self.set_apart, "left": self.made() is not None}
+
+
+class Cycle:
+    pass
