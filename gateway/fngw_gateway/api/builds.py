@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,15 @@ from fngw_state.records import BuildProgress, BuildRequest, BuildResult
 
 if TYPE_CHECKING:
     from fngw_state.building import Building, News
+    from fngw_state.store import Store
 
 router = APIRouter(tags=["builds"])
 
 #: Silence after which a comment tells the client that the line is alive.
 COMMENT_S = 5.0
+#: What a controller may take to start, and to take the lease of one that was killed (6 s).
+TOLD_S = 10.0
+_POLL_S = 0.1
 
 
 class WantedBuild(BaseModel):
@@ -76,7 +81,7 @@ def _building(request: Request) -> Building:
 async def _wanted(spec: DeploymentSpec, request: Request) -> BuildRequest:
     from fngw_state.builds import request_for
 
-    engine = await request.app.state.store.engine()
+    engine = await _engine(request.app.state.store)
     if engine is None:
         raise FngwError(
             "no controller has told yet what runs replicas",
@@ -85,6 +90,14 @@ async def _wanted(spec: DeploymentSpec, request: Request) -> BuildRequest:
             status=503,
         )
     return request_for(spec, engine["name"])
+
+
+async def _engine(store: Store) -> dict[str, str] | None:
+    """Return what runs replicas, once a controller has told: it may start later than this gateway."""
+    deadline = time.monotonic() + TOLD_S
+    while (engine := await store.engine()) is None and time.monotonic() < deadline:  # noqa: ASYNC110 - others tell
+        await asyncio.sleep(_POLL_S)
+    return engine
 
 
 async def _stream(building: Building, wanted: BuildRequest) -> AsyncGenerator[bytes, None]:

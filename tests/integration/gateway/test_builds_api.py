@@ -126,6 +126,33 @@ async def test_a_build_is_told_to_its_end(desk: Desk) -> None:
     assert not await desk.redis.exists(keys.BUILD_CANCEL + KEY), "what is done is not stopped"
 
 
+async def test_a_build_waits_for_a_controller_that_is_just_starting(desk: Desk) -> None:
+    engine = await desk.redis.getdel(keys.ENGINE)
+    await desk.redis.config_resetstat()
+
+    async def asked() -> bool:
+        return "cmdstat_get" in await desk.redis.info("commandstats")
+
+    async def start() -> None:
+        await eventually(asked)
+        await desk.redis.set(keys.ENGINE, engine)
+
+    starting = asyncio.create_task(start())
+    async with desk.building() as told:
+        await desk.take()
+        await desk.say("solving")
+        assert await anext(told) == {"kind": "build", "message": "solving"}
+    await starting
+
+
+async def test_a_build_without_a_controller_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fngw_gateway.api.builds.TOLD_S", 0.0)
+    await desk.redis.delete(keys.ENGINE)
+    async with httpx.AsyncClient(base_url=desk.url) as client:
+        answer = await client.post("/-/api/v1/builds", json={"spec": SPEC.to_dict()})
+    assert (answer.status_code, answer.json()["code"]) == (503, "engine_unknown")
+
+
 async def test_a_failed_build_has_its_problem(desk: Desk) -> None:
     async with desk.building() as told:
         await desk.take()
