@@ -78,9 +78,9 @@ class Site:
 def plan_parts(site: Site) -> tuple[Part, ...]:
     """Return the parts besides Redis, in the order in which they are started."""
     return (
-        *(_gateway(site, name) for name in _numbered("gateway", site.workers)),  # first: everybody waits for one
         _python_part(site, "controller", "fngw_controller", Stage.CONTROLLER, grace_s=60.0),
         _python_part(site, "builder", "fngw_builder", Stage.BUILDER, grace_s=10.0),
+        *(_gateway(site, name) for name in _numbered("gateway", site.workers)),
         *(
             _python_part(site, name, "fngw_dispatcher", Stage.DISPATCHER, grace_s=15.0)
             for name in _numbered("dispatcher", site.dispatchers)

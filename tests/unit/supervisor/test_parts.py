@@ -23,7 +23,7 @@ SITE = Site(
 
 
 def test_one_of_each() -> None:
-    assert [p.name for p in plan_parts(SITE)] == ["gateway", "controller", "builder", "dispatcher"]
+    assert [p.name for p in plan_parts(SITE)] == ["controller", "builder", "gateway", "dispatcher"]
 
 
 def test_workers_share_the_sockets() -> None:
