@@ -81,7 +81,9 @@ class Reaper:
         future = link.expect()
         self._book.death()
         link.write(request.data)
-        self._book.enter(request, await link.wait(future), began)
+        found = await link.wait(future)
+        self._book.death()  # it was between then and now
+        self._book.enter(request, found, began)
 
     async def _freeze(self) -> None:
         victim = self._rng.choice(await self._replicas())

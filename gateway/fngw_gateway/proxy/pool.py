@@ -60,15 +60,18 @@ class Pool:
         """Return a new connection that speaks ``protocol``, which is its owner's to close.
 
         Raises:
-            OSError: nobody answers there, or not in time.
+            OSError: nobody answers there, or not in time, or the replica has left.
         """
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             if "/" in self.address:
-                _, connection = await loop.create_unix_connection(protocol, self.address)
+                transport, connection = await loop.create_unix_connection(protocol, self.address)
             else:
                 host, _, port = self.address.rpartition(":")
-                _, connection = await loop.create_connection(protocol, host.strip("[]"), int(port))
+                transport, connection = await loop.create_connection(protocol, host.strip("[]"), int(port))
+        if self._retired:  # nobody waits for what is sent there now: it may end with the request half read
+            transport.abort()
+            raise ConnectionAbortedError("it left while it was connected to")
         return connection
 
     def add(self, connection: Connection) -> None:
