@@ -6,6 +6,7 @@ is; call it with ``asyncio.to_thread`` from a loop.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ SURVEY = "fngw_builder.upkeep.survey"
 PRUNE = "fngw_builder.upkeep.prune"
 #: How long RQ keeps an answer that nobody came for.
 KEPT_S = 60
+#: How long one look for an answer lasts: redis-py takes a connection that is silent for 5 s for a lost one.
+LOOK_S = 2
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ def run(connection: Redis, errand: str, *arguments: str, wait_s: int) -> Any:
     job = queue.enqueue_call(
         func=errand, args=arguments, timeout=wait_s, result_ttl=KEPT_S, failure_ttl=KEPT_S, at_front=True
     )
-    result = job.latest_result(timeout=wait_s)
+    result, deadline = None, time.monotonic() + wait_s
+    while result is None and time.monotonic() < deadline:
+        result = job.latest_result(timeout=min(wait_s, LOOK_S))
     if result is None:
         job.delete()
         raise FngwError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 from httpx import ASGITransport, AsyncClient
 
+from fngw.errors import FngwError
 from fngw_gateway.api import create_api
 from fngw_gateway.api import doctor as api
 from fngw_gateway.settings import GatewaySettings
-from fngw_state import errands, keys
+from fngw_state import builds, errands, keys
 from fngw_state.resources import Capacity
 from fngw_state.store import Store
 
@@ -108,3 +110,10 @@ async def test_prune_without_a_builder(client: AsyncClient, monkeypatch: pytest.
     monkeypatch.setattr(api, "PRUNE_S", 1)
     answer = await client.post("/-/api/v1/prune")
     assert (answer.status_code, answer.json()["code"]) == (503, "builder_silent")
+
+
+async def test_an_answer_is_waited_for_longer_than_redis_may_be_silent(redis: RedisServer) -> None:
+    """redis-py gives a connection up after 5 s without a word."""
+    with pytest.raises(FngwError) as failed:
+        await asyncio.to_thread(errands.run, builds.connect(redis.url), errands.PRUNE, wait_s=6)
+    assert failed.value.code == "builder_silent"
