@@ -407,7 +407,7 @@ async def test_one_that_is_over_its_memory_is_restarted_where_that_is_asked_for(
     calls = [call for call in site.engine.calls[started:] if call[0] in ("start", "stop")]
     stops = [place for place, (method, _) in enumerate(calls) if method == "stop"]
     assert [calls[place][1] for place in stops] == [replicas[1], replicas[0]]  # the greater evil first
-    assert "start" in [method for method, _ in calls[stops[0] : stops[1]]]  # not before its successor is there
+    assert "start" in [method for method, _ in calls[: stops[1]]]  # not before the first one's successor is there
 
 
 async def test_the_only_one_serves_until_its_successor_does(site, meter):
