@@ -36,6 +36,8 @@ STARTING, READY, FAILED, DRAINING = "starting", "ready", "failed", "draining"
 
 #: The most threads for requests, however high the limit: more would only take turns.
 MOST_THREADS = 100
+#: A timer may end so much early: less is not worth another turn of waiting.
+TIMER_S = 0.01
 
 
 class Replica:
@@ -241,7 +243,7 @@ class Replica:
         admitted = self.admission.admitted
         while admitted.value:
             left = self.grace_left
-            if left <= 0:
+            if left < TIMER_S:
                 say(f"stopping with requests unfinished: {admitted.value}")
                 self.failures.cut = True
                 return False
