@@ -93,7 +93,7 @@ class FaultyServer:
             return _total(self._asked, pattern)
 
     def sent(self, pattern: str = "*") -> int:
-        """How many bytes of bodies went out for paths like `pattern`."""
+        """How many bytes of bodies were handed to sockets for paths like `pattern`: at least what clients have read."""
         with self._changed:
             return _total(self._sent, pattern)
 
@@ -109,7 +109,7 @@ class FaultyServer:
             self._sent.clear()
 
     def wait_sent(self, pattern: str, size: int = 1, timeout: float = 20.0) -> None:
-        """Block until `size` bytes went out for paths like `pattern`: to kill a client in the middle of a download.
+        """Block until `size` bytes were sent for paths like `pattern`: to kill a client in the middle of a download.
 
         Raises:
             TimeoutError: they did not within `timeout` seconds.
@@ -229,9 +229,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, body: bytes, path: str, fault: Fault) -> None:
         for piece in _pieces(body[: fault.cut_after], fault.bytes_per_s):
+            # Counted first: a client that has read a piece must find it counted.
+            self.server.owner._count_sent(path, len(piece))
             self.wfile.write(piece)
             self.wfile.flush()
-            self.server.owner._count_sent(path, len(piece))
             if fault.bytes_per_s:
                 self.server.owner._pause(len(piece) / fault.bytes_per_s)
         if fault.cut_after is not None:
