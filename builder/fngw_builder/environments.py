@@ -13,15 +13,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from uv import find_uv_bin
 
 from fngw import protocol
-from fngw_builder import bundle, host, images, tree_layer
+from fngw_builder import bundle, environment_image, host, images
 from fngw_builder import plan as planning
 from fngw_builder.container_compiler import ContainerCompiler
-from fngw_builder.environment import cuda, requirements
+from fngw_builder.environment import cuda, disk, requirements
 from fngw_builder.environment.bytecode import Compiler, LocalCompiler
 from fngw_builder.environment.bytecode_cache import CachingCompiler
 from fngw_builder.environment.cache import Cache, size_of
@@ -114,8 +115,9 @@ class Environments:
                     )
                     return Below(plan.tag, found, base, lock.digest)
                 compiler = self._image_compiler(engine, base, target, lock)
-                with self._staged(lock, target, compiler, files) as folder:
-                    made = self._layered(engine, base, plan, folder)
+                with self._staged(lock, target, files) as folder:
+                    compile = partial(compiler.compile, folder, target.prefix)
+                    made = environment_image.make(folder, base, plan, engine, self._report, compile)
         self._cache.trim()
         return Below(plan.tag, made, base, lock.digest, reused=False)
 
@@ -142,7 +144,8 @@ class Environments:
                     return found
                 target = dataclasses.replace(target, prefix=str(path))
                 compiler = LocalCompiler(None if self.brings_python else Path(interpreter), self._report)
-                with self._staged(lock, target, compiler, files) as folder:
+                with self._staged(lock, target, files) as folder:
+                    compiler.compile(folder, target.prefix)
                     size = _size(folder)
                     layout.envs.mkdir(parents=True, exist_ok=True)
                     folder.rename(path)
@@ -169,17 +172,11 @@ class Environments:
         return lock
 
     @contextmanager
-    def _staged(self, lock: Lock, target: Target, compiler: Compiler, files: Path) -> Iterator[Path]:
-        """Build it in a folder of its own; as many at once as there are processors."""
-        with self._cache.slot(os.cpu_count() or 1), self._cache.stage() as folder:
-            materialise(lock, target, folder, self._sources, self._report, compiler, files)
+    def _staged(self, lock: Lock, target: Target, files: Path) -> Iterator[Path]:
+        """Build it in a folder of its own, but for the byte-code; as many at once as there are processors."""
+        with self._cache.slot(os.cpu_count() or 1), self._cache.stage() as folder, disk.watched(folder):
+            materialise(lock, target, folder, self._sources, self._report, files)
             yield folder
-
-    def _layered(self, engine: images.Images, base: Image, plan: planning.Plan, folder: Path) -> Image:
-        with tempfile.TemporaryFile(dir=folder.parent) as file:
-            layer = tree_layer.write(folder, protocol.CONTAINER_ENV_DIR, file, self._report)
-            self._report.say(f"environment {layer.diff_id}: {layer.files} files, {layer.size / 1e6:.0f} MB")
-            return engine.add(base, [layer], plan, self._report)
 
     def _image_compiler(self, engine: images.Images, base: Image, target: Target, lock: Lock) -> Compiler:
         compiler: Compiler

@@ -8,7 +8,7 @@ import http.client
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import docker
@@ -139,15 +139,15 @@ class Images:
         if image is None and self._registry and self._registry.pull(plan, report):
             image = self._labelled(plan)
         if image is not None:
-            self._keep(plan, report)
+            self._note(plan.tag)
+            self._push(plan, report)
         return image
 
     def _labelled(self, plan: Plan) -> Image | None:
         image = self.find(plan.tag)
         return image if image is not None and image.labels.get(KEY_LABEL) == plan.key else None
 
-    def _keep(self, plan: Plan, report: Report) -> None:
-        self._note(plan.tag)
+    def _push(self, plan: Plan, report: Report) -> None:
         if self._registry:
             self._registry.push(plan, report)
 
@@ -157,7 +157,7 @@ class Images:
         return [ref.rpartition(":")[2] for ref in found]
 
     def add(self, base: Image, layers: Sequence[Layer], plan: Plan, report: Report) -> Image:
-        """Make the image of ``base`` with more layers, and return it as the engine has it.
+        """Make the image of ``base`` with more layers, here and in the registry; return it as the engine has it.
 
         Args:
             base: the image below, present in the engine.
@@ -166,16 +166,31 @@ class Images:
             report: told of it.
 
         Raises:
+            BuildFailed: ``disk_full``, ``engine_error`` or ``registry_failed``.
+        """
+        image = self.put(base, layers, plan, report)
+        self._push(plan, report)
+        return image
+
+    def put(self, base: Image, layers: Sequence[Layer], plan: Plan, report: Report) -> Image:
+        """As ``add``, but for the registry.
+
+        Raises:
             BuildFailed: ``disk_full`` or ``engine_error``.
         """
+        self._note(plan.tag)  # first: what is left of a build that is killed is cleared away
         try:
-            image = self.load(base, layers, plan, report)
+            return self.load(base, layers, plan, report)
         except Refused as refused:
             log.info("the engine takes no partial archive (%s)", refused)
             report.say("the engine takes no partial archive; committing a container instead")
-            image = self.commit(base, layers, plan)
-        self._keep(plan, report)
-        return image
+            return self.commit(base, layers, plan)
+
+    def forget(self, plan: Plan) -> None:
+        """Take its name from the image of a plan, if there is one. It goes, unless it has another; its layers do,
+        unless an image stands on them."""
+        with suppress(ImageNotFound):
+            self.client.remove_image(plan.tag)
 
     def load(self, base: Image, layers: Sequence[Layer], plan: Plan, report: Report) -> Image:
         """Add the layers by an archive that holds nothing else: the fast way, and the same id each time.

@@ -3,6 +3,7 @@
 An image is base, environment, the runtime's code, the user's code, in this order: what changes most comes last, so
 that a change leaves all below it as it is. An image with an environment is made in two steps, an image of base and
 environment, and one of that and the code; one without stands on a base that has all that the runtime imports.
+An environment is two layers, so that an engine can take the packages in while their byte-code is still being made.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fngw import protocol
 from fngw.errors import BuildFailed
@@ -20,6 +21,8 @@ from fngw_state.records import BuildRequest
 #: Counts changes of how images are made, so that none made the old way is taken for one made the new way.
 RECIPE = 2
 APP, ENVIRONMENT = "fngw/app", "fngw/env"
+#: Of images that are there only while a build makes what stands on them.
+DRAFT = "fngw/draft"
 ROLE_LABEL = "org.fngw.role"
 KEY_LABEL = "org.fngw.key"
 #: Of base images: where their Python lies, and the version of their C library.
@@ -29,14 +32,25 @@ ENGINES = ("docker", "process")
 
 
 @dataclass(frozen=True)
-class EnvironmentPart:
-    """The packages of a lock under ``target``."""
+class PackagesPart:
+    """The packages of a lock under ``target``, without byte-code."""
 
     lock: str
     target: str = protocol.CONTAINER_ENV_DIR
 
     def __str__(self) -> str:
-        return f"environment {self.lock} at {self.target}"
+        return f"packages {self.lock} at {self.target}"
+
+
+@dataclass(frozen=True)
+class BytecodePart:
+    """Their byte-code, beside their modules."""
+
+    lock: str
+    target: str = protocol.CONTAINER_ENV_DIR
+
+    def __str__(self) -> str:
+        return f"byte-code of {self.lock} at {self.target}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class CodePart:
         return f"code {self.bundle} at {self.target}"
 
 
-Part = EnvironmentPart | RuntimePart | CodePart
+Part = PackagesPart | BytecodePart | RuntimePart | CodePart
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,14 @@ class Plan:
         """What tells this image from others of the same tag."""
         return {ROLE_LABEL: self.repository.rpartition("/")[2], KEY_LABEL: self.key}
 
+    def draft(self, word: str) -> Plan:
+        """Return the image of all parts but the last, under a name of its own: nobody else removes it.
+
+        Args:
+            word: this build's own.
+        """
+        return replace(self, repository=f"{DRAFT}-{word}", parts=self.parts[:-1])
+
     def __str__(self) -> str:
         return "\n".join([f"image {self.tag}", f"base {self.base} {self.base_id}", *map(str, self.parts)])
 
@@ -99,7 +121,7 @@ def environment(base: str, base_id: str, lock: str) -> Plan:
         base_id: its id.
         lock: the lock's digest.
     """
-    return Plan(ENVIRONMENT, base, base_id, (EnvironmentPart(lock),))
+    return Plan(ENVIRONMENT, base, base_id, (PackagesPart(lock), BytecodePart(lock)))
 
 
 def app(bundle: str, base: str, base_id: str, runtime: str | None = None) -> Plan:

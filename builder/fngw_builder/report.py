@@ -55,3 +55,17 @@ class Throttled:
         if progress != before and (edge or now - at >= EVERY_S):
             self._told[step] = (progress, now)
             self._tell(progress)
+
+
+class Quiet:
+    """A ``Report`` of what goes on beside something else: its lines are passed on, its progress is not.
+
+    Args:
+        report: gets the lines.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self.say = report.say
+
+    def progress(self, step: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
+        """Keep it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,20 +36,28 @@ class Node:
         return 0o755 if stat.S_ISDIR(self.mode) or self.mode & 0o100 else 0o644
 
 
-def write(stage: Path, target_prefix: str, file: File, report: Report) -> Layer:
+def write(
+    stage: Path,
+    target_prefix: str,
+    file: File,
+    report: Report,
+    wanted: Callable[[str], bool] = lambda path: True,
+) -> Layer:
     """Write the layer that puts the content of ``stage`` under ``target_prefix``.
 
     Args:
-        stage: a folder that nobody changes meanwhile.
+        stage: a folder of which nobody changes what is wanted meanwhile.
         target_prefix: the absolute path in the image.
         file: an empty file, open for writing and reading; it must outlive the layer.
         report: gets the progress of the step ``layer``, in bytes.
+        wanted: takes a path relative to the stage, and tells whether it goes in. The folders that lead to what
+            does go in as well.
 
     Raises:
         BuildFailed: ``bad_package``: the folder holds what no image layer can.
         OSError: such as for a full disk.
     """
-    nodes = sorted(walk(stage, target_prefix), key=lambda node: node.path)
+    nodes = sorted((node for node in walk(stage, target_prefix) if wanted(node.path)), key=lambda node: node.path)
     root, layer = target_prefix.strip("/"), Writer(file)
     total, done, told = sum(node.size for node in nodes), 0, 0
     report.progress("layer", 0, total, "bytes")

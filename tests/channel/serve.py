@@ -93,7 +93,7 @@ class FaultyServer:
             return _total(self._asked, pattern)
 
     def sent(self, pattern: str = "*") -> int:
-        """How many bytes of bodies were handed to sockets for paths like `pattern`: at least what clients have read."""
+        """How many bytes of bodies were sent for paths like `pattern`: at least what clients have read."""
         with self._changed:
             return _total(self._sent, pattern)
 
@@ -109,7 +109,7 @@ class FaultyServer:
             self._sent.clear()
 
     def wait_sent(self, pattern: str, size: int = 1, timeout: float = 20.0) -> None:
-        """Block until `size` bytes were sent for paths like `pattern`: to kill a client in the middle of a download.
+        """Block until `size` bytes were sent for paths like `pattern`: to kill a client in mid-download.
 
         Raises:
             TimeoutError: they did not within `timeout` seconds.

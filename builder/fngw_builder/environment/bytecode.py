@@ -18,6 +18,8 @@ from fngw_builder.report import Report
 
 #: For the interpreter: with any other seed, sets in byte-code would change their order from run to run.
 VARIABLES = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+#: The folder for byte-code, beside the modules that it is of (PEP 3147).
+CACHE = "__pycache__"
 
 
 class Compiler(Protocol):
@@ -98,11 +100,21 @@ def failure(output: str) -> BuildFailed:
     )
 
 
+def is_bytecode(path: str) -> bool:
+    """Whether a path is of what a `Compiler` makes: files of ``__pycache__`` folders."""
+    folder, _, name = path.rpartition("/")
+    return name.endswith(".pyc") and folder.rpartition("/")[2] == CACHE
+
+
+def is_package(path: str) -> bool:
+    """Whether a path is of what packages bring: all but byte-code and the folders for it."""
+    return not is_bytecode(path) and path.rpartition("/")[2] != CACHE
+
+
 def strip(stage: Path) -> None:
     """Remove the byte-code that came with packages: it goes by times that are lost, or by other paths."""
     for folder, folders, files in os.walk(stage):
-        if folder.endswith("/__pycache__"):
-            for name in files:
-                if name.endswith(".pyc"):
-                    Path(folder, name).unlink()
+        for path in (f"{folder}/{name}" for name in files):
+            if is_bytecode(path):
+                Path(path).unlink()
         folders.sort()

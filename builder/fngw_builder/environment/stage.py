@@ -1,6 +1,6 @@
 """From a lock to a folder that Python runs from, the same bytes wherever it is made.
 
-The order matters: pip's part replaces conda's, and byte-code is made of what is there at the end.
+The order matters: pip's part replaces conda's, and byte-code is made of what is there at the end (``bytecode``).
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from fngw_builder.environment import bytecode, disk, normalise, skeleton
-from fngw_builder.environment.bytecode import Compiler
 from fngw_builder.environment.install import install
 from fngw_builder.environment.link import link
 from fngw_builder.environment.lock import Lock
@@ -23,10 +22,9 @@ def materialise(
     stage: Path,
     sources: Sources,
     report: Report,
-    compiler: Compiler,
     wheels_dir: Path | None = None,
 ) -> None:
-    """Make the environment of a lock in ``stage``, to be moved to ``target.prefix``.
+    """Make the environment of a lock in ``stage``, to be compiled and moved to ``target.prefix``.
 
     Its files may be hard links to the caches: nobody may write to them, only replace them.
 
@@ -35,12 +33,11 @@ def materialise(
         target: what the lock was solved for.
         stage: an empty folder of this build's own, on the disk of the caches; best from `Cache.stage`.
         sources: serving the requirements that the lock is of.
-        report: gets the progress of the steps ``download``, ``link``, ``install`` and ``compile``.
-        compiler: runs the environment's Python, or the one that it lies on.
+        report: gets the progress of the steps ``download``, ``link`` and ``install``.
         wheels_dir: the folder of the bundle's wheels, if the lock has any.
 
     Raises:
-        BuildFailed: see `link`, `install` and `Compiler.compile`; ``disk_full``.
+        BuildFailed: see `link` and `install`; ``disk_full``.
     """
     with disk.watched(stage):
         if lock.conda:
@@ -50,4 +47,3 @@ def materialise(
         install(lock, target, stage, sources, report, wheels_dir)
         normalise.tidy(stage, lock)
         bytecode.strip(stage)
-        compiler.compile(stage, target.prefix)

@@ -85,8 +85,13 @@ def made(
     lock: Lock, place: Place, name: str = "stage", where: Target | None = None, jobs: int | None = None
 ) -> Path:
     stage, told = place.stage(name), Told()
-    materialise(lock, where or base(), stage, place.sources, told, LocalCompiler(None, told, jobs))
+    build(lock, where or base(), stage, place, told, jobs)
     return stage
+
+
+def build(lock: Lock, where: Target, stage: Path, place: Place, told: Told, jobs: int | None = None) -> None:
+    materialise(lock, where, stage, place.sources, told)
+    LocalCompiler(None, told, jobs).compile(stage, where.prefix)
 
 
 def diff_id(stage: Path) -> str:
@@ -188,7 +193,6 @@ BUILD = """
 import sys
 from pathlib import Path
 from tests.integration.builder.locked import Place, Told, target
-from fngw_builder.environment.bytecode import LocalCompiler
 from fngw_builder.environment.cache import Cache
 from fngw_builder.environment.lock import Lock
 from fngw_builder.environment.stage import materialise
@@ -198,7 +202,7 @@ place, told = Place(Path(folder), url), Told()
 with Cache(place.sources.cache, 1 << 30).stage() as stage:
     print("begun", flush=True)
     where = target(interpreter=interpreter)
-    materialise(Lock.from_text(lock), where, stage, place.sources, told, LocalCompiler(None, told))
+    materialise(Lock.from_text(lock), where, stage, place.sources, told)
 """
 
 
@@ -218,8 +222,7 @@ def test_a_build_that_is_killed_harms_no_later_one(
     assert list(stages.glob("*/"))
     with Cache(place.sources.cache, 1 << 30).stage() as stage:
         assert [path for path in stages.iterdir() if path.is_dir()] == [stage.parent]
-        told = Told()
-        materialise(conda, base(), stage, place.sources, told, LocalCompiler(None, told))
+        build(conda, base(), stage, place, Told())
         assert diff_id(stage) == diff_id(built.stages["conda"])
 
 
@@ -233,7 +236,7 @@ def test_pruning_harms_no_build_under_way(kind: str, locks: dict[str, Lock], bui
 
     for _ in ("empty caches", "filled ones"):
         with cache.stage() as stage:
-            materialise(locks[kind], base(), stage, place.sources, Pruning(), LocalCompiler(None, Told()))
+            build(locks[kind], base(), stage, place, Pruning())
             assert diff_id(stage) == diff_id(built.stages[kind])
     assert sum(cache.sizes().values()) > 0
     cache.prune()

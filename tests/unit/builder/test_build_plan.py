@@ -77,9 +77,10 @@ def test_keys_never_change_by_accident() -> None:
 def test_plans_as_text() -> None:
     assert str(environment("fngw/base:py3.11", "sha256:b", "sha256:l")) == "\n".join(
         [
-            "image fngw/env:70604601b2037a60cbd46d675521e45f",
+            "image fngw/env:f73f9b0134dec1c6d6b0f15598b10942",
             "base fngw/base:py3.11 sha256:b",
-            "environment sha256:l at /opt/fngw/env",
+            "packages sha256:l at /opt/fngw/env",
+            "byte-code of sha256:l at /opt/fngw/env",
         ]
     )
     assert str(app("sha256:a", "fngw/env:e", "sha256:e", "sha256:r")) == "\n".join(
@@ -97,6 +98,14 @@ def test_plans_as_text() -> None:
             "code sha256:a at /srv/fngw/app",
         ]
     )
+
+
+def test_a_draft_is_all_but_the_last_part_under_a_name_of_its_own() -> None:
+    whole = environment("fngw/base:py3.11", "sha256:b", "sha256:l")
+    draft = whole.draft("d00d")
+    assert draft.repository == "fngw/draft-d00d"
+    assert draft.parts == whole.parts[:1]
+    assert draft.key not in {whole.key, app("sha256:l", whole.base, whole.base_id).key}
 
 
 def test_an_image_says_what_it_is() -> None:
