@@ -60,7 +60,7 @@ def _made(below: Below, image: Image, tag: str, *, reused: bool) -> Made:
     parts = [BuiltLayer("base", below.base.id, below.base.size, reused=True)]
     if below.lock:
         size = below.image.size - below.base.size
-        parts.append(BuiltLayer("environment", below.image.layers[-1], size, below.reused))
+        parts.append(BuiltLayer("environment", below.image.id, size, below.reused))
     parts.append(BuiltLayer("code", image.layers[-1], image.size - below.image.size, reused))
     environment = below.tag if below.lock else ""
     return Made(Artifact(image=image.id, ref=tag, lock=below.lock, environment=environment), reused, tuple(parts))

@@ -360,7 +360,8 @@ class BuildProgress(Record):
 @dataclass(frozen=True)
 class BuiltLayer(Record):
     """One part of what a build made, the lowest first: ``what`` is ``base``, ``environment`` or ``code``; ``size``
-    in bytes. For local processes ``digest`` is that of what it was made from: the lock, the bundle."""
+    in bytes. ``digest`` is the id of the image up to there; of the code, the layer's. For local processes it is
+    that of what the part was made from: the lock, the bundle."""
 
     what: str
     digest: str

@@ -15,6 +15,7 @@ import pytest
 
 from fngw.errors import BuildFailed
 from fngw_builder import runtime_layer, tree_layer
+from fngw_builder.environment import bytecode
 from fngw_builder.tar_layer import Layer, Writer
 
 PREFIX = "/opt/fngw/env"
@@ -70,6 +71,24 @@ def test_a_folder_becomes_sorted_entries_of_root_without_times(tmp_path: Path) -
     }
     modes = {name.removeprefix("opt/fngw/env/"): info.mode for name, info in found.items()}
     assert (modes["bin"], modes["bin/run"], modes["lib/twin"]) == (0o755, 0o755, 0o644)
+
+
+def test_packages_and_byte_code_are_two_layers_of_one_folder(tmp_path: Path) -> None:
+    stage = fill(tmp_path / "stage")
+    cache = stage / "lib" / "x" / "__pycache__"
+    cache.mkdir()
+    (cache / "a.cpython-311.pyc").write_bytes(b"made")
+    (cache / "index.nbi").write_bytes(b"a package's own")
+    (stage / "lib" / "sourceless.pyc").write_bytes(b"a package's own")
+    whole, packages, made = (
+        entries(tree_layer.write(stage, PREFIX, io.BytesIO(), Told(), wanted))
+        for wanted in (lambda path: True, bytecode.is_package, bytecode.is_bytecode)
+    )
+    files = {name for name, info in made.items() if not info.isdir()}
+    assert files == {"opt/fngw/env/lib/x/__pycache__/a.cpython-311.pyc"}
+    assert packages.keys() | made.keys() == whole.keys()
+    assert not packages.keys() & files
+    assert all(whole[name].mode == info.mode for name, info in [*packages.items(), *made.items()])
 
 
 def test_links_into_the_stage_are_moved_and_hard_links_become_files(tmp_path: Path) -> None:
