@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fngw import protocol
@@ -41,14 +41,10 @@ def make(
         BuildFailed: see the codes of ``images``; what ``compile`` raises.
     """
     draft = plan.draft(secrets.token_hex(4))
-    with ThreadPoolExecutor(1, thread_name_prefix="packages") as beside:
+    with engine.for_a_while(draft), ThreadPoolExecutor(1, thread_name_prefix="packages") as beside:
         packages = beside.submit(_add, stage, base, draft, engine.put, Quiet(report), is_package)
-        try:
-            compile()
-            return _add(stage, packages.result(), plan, engine.add, report, is_bytecode)
-        finally:
-            wait([packages])  # it is loaded, or never will be
-            engine.forget(draft)
+        compile()
+        return _add(stage, packages.result(), plan, engine.add, report, is_bytecode)
 
 
 def _add(

@@ -186,9 +186,20 @@ class Images:
             report.say("the engine takes no partial archive; committing a container instead")
             return self.commit(base, layers, plan)
 
-    def forget(self, plan: Plan) -> None:
-        """Take its name from the image of a plan, if there is one. It goes, unless it has another; its layers do,
-        unless an image stands on them."""
+    @contextmanager
+    def for_a_while(self, plan: Plan) -> Iterator[None]:
+        """Have the image of a plan, if it is made in the block, go at its end: its name, that is. Its layers stay
+        where an image stands on them."""
+        try:
+            yield
+        except (*GONE, ConnectionError):
+            raise  # the engine cannot be asked: it goes later, as an image that nothing needs
+        except BaseException:
+            self._forget(plan)
+            raise
+        self._forget(plan)
+
+    def _forget(self, plan: Plan) -> None:
         with suppress(ImageNotFound):
             self.client.remove_image(plan.tag)
 

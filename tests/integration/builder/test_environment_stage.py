@@ -85,11 +85,11 @@ def made(
     lock: Lock, place: Place, name: str = "stage", where: Target | None = None, jobs: int | None = None
 ) -> Path:
     stage, told = place.stage(name), Told()
-    build(lock, where or base(), stage, place, told, jobs)
+    assemble(lock, where or base(), stage, place, told, jobs)
     return stage
 
 
-def build(lock: Lock, where: Target, stage: Path, place: Place, told: Told, jobs: int | None = None) -> None:
+def assemble(lock: Lock, where: Target, stage: Path, place: Place, told: Told, jobs: int | None = None) -> None:
     materialise(lock, where, stage, place.sources, told)
     LocalCompiler(None, told, jobs).compile(stage, where.prefix)
 
@@ -222,7 +222,7 @@ def test_a_build_that_is_killed_harms_no_later_one(
     assert list(stages.glob("*/"))
     with Cache(place.sources.cache, 1 << 30).stage() as stage:
         assert [path for path in stages.iterdir() if path.is_dir()] == [stage.parent]
-        build(conda, base(), stage, place, Told())
+        assemble(conda, base(), stage, place, Told())
         assert diff_id(stage) == diff_id(built.stages["conda"])
 
 
@@ -236,7 +236,7 @@ def test_pruning_harms_no_build_under_way(kind: str, locks: dict[str, Lock], bui
 
     for _ in ("empty caches", "filled ones"):
         with cache.stage() as stage:
-            build(locks[kind], base(), stage, place, Pruning())
+            assemble(locks[kind], base(), stage, place, Pruning())
             assert diff_id(stage) == diff_id(built.stages[kind])
     assert sum(cache.sizes().values()) > 0
     cache.prune()
