@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from rq import Worker
 from rq.serializers import JSONSerializer
 
-from fngw_builder import jobs
+from fngw_builder import image_build, jobs
 from fngw_builder.health import name_prefix
 from fngw_builder.pool import Pool, Tell
 from fngw_builder.settings import BuilderSettings
@@ -116,8 +116,9 @@ def builder(settings: BuilderSettings) -> Callable[[bool, Tell], None]:
 
 def main() -> None:
     """Build what the queue asks for, until a signal."""
-    settings = BuilderSettings()
+    settings = jobs.how()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    image_build.runtime()  # before the forks, as the imports
     footprint.settle()  # what was imported is shared with the forks, until one writes into it
     Pool(builder(settings), settings.builds).work()
 

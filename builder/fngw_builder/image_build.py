@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from io import BufferedRandom
 
 from fngw import protocol
 from fngw_builder import bundle, code_layer, runtime_layer
@@ -33,7 +32,7 @@ def make(request: BuildRequest, settings: BuilderSettings, engine: Images, repor
         tag, base = find_base(engine, settings.runtime_image, request.python)
         below = Below(tag, base, base)
     with ExitStack() as files:
-        layers = [_runtime(files)] if below.lock else []
+        layers = [runtime()] if below.lock else []
         plan = planning.app(request.bundle, below.tag, below.image.id, *(layer.diff_id for layer in layers))
         image = engine.made(plan, report)
         if image is not None:
@@ -41,18 +40,15 @@ def make(request: BuildRequest, settings: BuilderSettings, engine: Images, repor
         for line in str(plan).splitlines():
             report.say(line)
         blob = bundle.locate(settings.layout, request.bundle)
-        layers.append(code_layer.write(blob, protocol.CONTAINER_APP_DIR, files.enter_context(_file())))
+        file = files.enter_context(tempfile.TemporaryFile(prefix="fngw-layer-"))
+        layers.append(code_layer.write(blob, protocol.CONTAINER_APP_DIR, file))
         image = engine.add(below.image, layers, plan, report)
     return _made(below, image, plan.tag, reused=False)
 
 
-def _runtime(files: ExitStack) -> Layer:
-    """The runtime's layer; a base without environment has it already."""
-    return runtime_layer.write(protocol.CONTAINER_RUNTIME_DIR, files.enter_context(_file()))
-
-
-def _file() -> BufferedRandom:
-    return tempfile.TemporaryFile(prefix="fngw-layer-")
+def runtime() -> Layer:
+    """Return the runtime's layer, made with the first call; a base without environment has it already."""
+    return runtime_layer.kept(protocol.CONTAINER_RUNTIME_DIR)
 
 
 def _made(below: Below, image: Image, tag: str, *, reused: bool) -> Made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import time
 import traceback
@@ -24,13 +25,19 @@ from fngw_state.records import BuildRequest, BuildResult
 log = logging.getLogger(__name__)
 
 
+@functools.cache
+def how() -> BuilderSettings:
+    """Return this process' settings: a builder reads them before it forks."""
+    return BuilderSettings()
+
+
 def build(request_json: str) -> None:
     """Build what a request asks for, unless another builder is at it.
 
     Args:
         request_json: a ``BuildRequest``.
     """
-    settings = BuilderSettings()
+    settings = how()
     request = BuildRequest.from_json(request_json)
     connection = builds.connect(settings.redis_url)
     flight = Flight(connection, builds.request_key(request), token=get_current_job().id)

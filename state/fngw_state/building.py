@@ -20,10 +20,8 @@ log = logging.getLogger(__name__)
 #: A line of a build's log, how far it is, or how it ended.
 News = str | BuildProgress | BuildResult
 
-#: Between looks at a build: at first, as one of code alone is done in a blink; and later.
-POLL_S, SLOW_POLL_S = 0.01, 0.2
-#: Seconds after which a build is a slow one.
-SLOW_AFTER_S = 2.0
+#: Between looks at a build: a share of what it has taken so far, within bounds. One of code alone takes a blink.
+POLL_SHARE, POLL_S, SLOW_POLL_S = 0.02, 0.004, 0.2
 #: Between looks at whether anybody still works on it.
 LIVENESS_POLL_S = 2.0
 
@@ -90,7 +88,7 @@ class Building:
                 if await asyncio.to_thread(builds.ensure, self._queue, request):
                     log.warning("build %s was lost with its builder, or stopped; queued again", key)
                     seen = 0  # its log begins anew, too
-            await asyncio.sleep(POLL_S if now() - began < SLOW_AFTER_S else SLOW_POLL_S)
+            await asyncio.sleep(min(SLOW_POLL_S, max(POLL_S, POLL_SHARE * (now() - began))))
 
     def close(self) -> None:
         self._queue.close()
