@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.channel.make import Tree
@@ -22,6 +23,9 @@ os.environ.pop("FORCE_COLOR", None)
 os.environ["NO_COLOR"] = "1"
 for _name in [n for n in os.environ if n.startswith("FNGW_") and not n.startswith("FNGW_TEST_")]:
     del os.environ[_name]
+# How long an example takes, or takes to be drawn, is the machine's affair: one that was held up is no fault.
+settings.register_profile("fngw", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fngw")
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,9 @@ from .wire import eventually
 
 #: The same examples each time: a failure is of the change that is tested. To look further: `derandomize=False`.
 EXAMPLES = settings(
-    max_examples=150, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 NAMES = st.text("abcdefghijklmnopqrstuvwxyzABC0123456789-_.!#$%&'*+^`|~", min_size=1, max_size=20)
 VALUES = st.binary(max_size=30).map(lambda value: bytes(b for b in value if b >= 32 and b != 127).strip())

@@ -308,7 +308,7 @@ def loop() -> Iterator[asyncio.Runner]:
 
 
 @given(steps=STEPS, chance=st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_history_comes_to_what_the_model_says(
     redis_url: str, loop: asyncio.Runner, steps: list[Any], chance: random.Random
 ):

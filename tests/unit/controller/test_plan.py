@@ -271,7 +271,7 @@ def check_rules(sim: Simulation, todo: Plan) -> None:
 
 
 @given(worlds())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_converges_from_any_world_and_keeps_the_rules_on_the_way(start: tuple[Desired, list[Replica]]):
     sim = Simulation(*start)
     for _ in range(60):
@@ -310,7 +310,7 @@ class CrowdedSimulation(Simulation):
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 4), st.integers(0, 4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_replacement_without_room_for_a_surge_ends_and_keeps_four_fifths(
     wanted: int, before: int, dead: int, spare: int
 ):
@@ -329,7 +329,7 @@ def test_a_replacement_without_room_for_a_surge_ends_and_keeps_four_fifths(
 
 
 @given(worlds())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_second_plan_after_a_perfect_apply_is_empty(start: tuple[Desired, list[Replica]]):
     sim = Simulation(*start)
     for _ in range(60):
@@ -340,7 +340,7 @@ def test_a_second_plan_after_a_perfect_apply_is_empty(start: tuple[Desired, list
 
 
 @given(worlds())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_place_is_filled_twice_before_the_effects_are_seen(start: tuple[Desired, list[Replica]]):
     sim = Simulation(*start)
     revision = sim.desired.effective
@@ -354,7 +354,7 @@ def test_no_place_is_filled_twice_before_the_effects_are_seen(start: tuple[Desir
 
 
 @given(worlds(), st.integers(1, 3), st.floats(0, 100))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_place_in_back_off_is_not_filled_early(start, attempt: int, now: float):
     desired, replicas = start
     revision = desired.effective
