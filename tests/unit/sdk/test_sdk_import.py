@@ -28,10 +28,15 @@ def test_import_loads_only_the_standard_library() -> None:
     assert not tops & HEAVY
 
 
-def test_import_takes_less_than_80_ms() -> None:
-    # Of processor time, and the best of five: other tests run at the same time.
-    code = "import time; t = time.process_time(); import fngw; print(time.process_time() - t)"
-    assert min(float(run(code)) for _ in range(5)) < 0.080
+def test_import_takes_not_much_longer_than_that_of_asyncio() -> None:
+    """60 to 80 ms, where httpx takes six times as long. By comparison: a busy machine's processors are slower."""
+    took = {module: [import_s(module) for _ in range(5)] for module in ("fngw", "asyncio")}
+    assert min(took["fngw"]) < 2.5 * min(took["asyncio"]), took
+
+
+def import_s(module: str) -> float:
+    """How much time of a processor an import takes."""
+    return float(run(f"import time; t = time.process_time(); import {module}; print(time.process_time() - t)"))
 
 
 def test_all_public_names_exist() -> None:
