@@ -28,7 +28,7 @@ CONFIG = ReplicaConfig(
     config_revision=5,
     max_concurrent_queries=4,
     graceful_shutdown_wait_loop_s=0.1,
-    graceful_shutdown_timeout_s=1,
+    graceful_shutdown_timeout_s=60,
 )
 
 
@@ -126,6 +126,7 @@ async def test_a_draining_replica_is_not_ready_but_serves(replica):
 
 async def test_a_drain_ends_in_time(replica):
     await replica.settled()
+    assert await replica.apply(live(6, {"n": 1})) is None
     assert replica.admission.admit()
     assert not await replica.drain(no_websockets)
     replica.admission.end(begun=False)

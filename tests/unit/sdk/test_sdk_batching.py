@@ -13,7 +13,7 @@ import fngw
 async def test_calls_share_batches() -> None:
     sizes = []
 
-    @fngw.batch(max_batch_size=4, batch_wait_timeout_s=5)
+    @fngw.batch(max_batch_size=4, batch_wait_timeout_s=60)
     async def double(numbers: list[int]) -> list[int]:
         sizes.append(len(numbers))
         return [2 * n for n in numbers]
@@ -40,7 +40,7 @@ async def test_a_batch_that_does_not_fill_runs_after_the_wait() -> None:
     async def same(values: list[int]) -> list[int]:
         return values
 
-    assert await asyncio.wait_for(same(1), 5) == 1
+    assert await asyncio.wait_for(same(1), 60) == 1
 
 
 @pytest.mark.parametrize("between", range(4))
@@ -145,7 +145,7 @@ async def test_wrong_results() -> None:
 async def test_cancelled_callers_are_left_out() -> None:
     seen = []
 
-    @fngw.batch(max_batch_size=3, batch_wait_timeout_s=5)
+    @fngw.batch(max_batch_size=3, batch_wait_timeout_s=60)
     async def same(values: list[int]) -> list[int]:
         seen.append(values)
         return values

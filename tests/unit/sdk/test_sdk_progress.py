@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from fngw.rollout import Rollout
 
 from .terminal import Terminal
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 BUILD: list[dict[str, Any]] = [
     {"kind": "accepted", "message": "revision 3: new"},
     {"kind": "build", "message": "plan: image/base/code/layer"},
@@ -128,7 +129,7 @@ def test_what_goes_on_is_shown_in_place_and_leaves_nothing_behind() -> None:
     progress.step("sent code (5 KiB)")
     tell(progress, BUILD[:3])
     until(lambda: len(terminal.screen) == 2, terminal)
-    assert "solving the environment" in terminal.screen[1] and terminal.screen[1].endswith("0:00:00")
+    assert "solving the environment" in terminal.screen[1] and re.search(r" \d:\d\d:\d\d$", terminal.screen[1])
     assert "━" not in terminal.screen[1]  # no bar without an end
 
     rollout = tell(progress, BUILD[3:5])  # solving is over now

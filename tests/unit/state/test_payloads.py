@@ -47,7 +47,7 @@ def test_who_writes_waits_for_who_removes(tmp_path: Path) -> None:
         return True
 
     assert payloads.remove(digest, unwanted)
-    writer.join(5)
+    writer.join(60)
     assert payloads.read(digest) == b"body"
 
 
