@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 import uvloop
 
+from fngw_gateway.__main__ import KEEP_ALIVE_S
 from fngw_gateway.app import Gateway
 from fngw_gateway.front import Front
 from fngw_gateway.metrics import Metrics
@@ -24,6 +25,7 @@ from fngw_gateway.proxy import DataPlane
 from fngw_state.records import RoutedDeployment, RoutedReplica, RoutingTable
 from fngw_state.store import LOST, Store, connect
 
+from .clock import Clock
 from .wire import Client, Script, Upstream, echo, eventually
 
 
@@ -37,7 +39,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.timeout(60, method="thread"))
+            item.add_marker(pytest.mark.timeout(120, method="thread"))
 
 
 @pytest.fixture
@@ -60,6 +62,7 @@ async def served(app: Any, *sockets: socket.socket, ws: Any = "none") -> AsyncIt
         access_log=False,
         proxy_headers=False,
         timeout_graceful_shutdown=1,
+        timeout_keep_alive=KEEP_ALIVE_S,
         ws=ws,
     )
     server = uvicorn.Server(config)
@@ -217,6 +220,12 @@ async def store(redis: RedisServer) -> AsyncIterator[Store]:
     store = Store(connect(redis.url))
     yield store
     await store.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What the front measures time by; ask for it before ``site``, or at least before the first connection."""
+    return Clock(monkeypatch)
 
 
 @pytest.fixture

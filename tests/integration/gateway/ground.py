@@ -83,4 +83,4 @@ async def works(caller: Caller) -> None:
 async def all_quiet(site: Site) -> None:
     """Nothing is in flight, and no request holds a connection."""
     backend = site.plane.backends["f"]
-    await eventually(lambda: not any(backend.in_flight.values()) and backend.tally.under_way == 0, 4.0)
+    await eventually(lambda: not any(backend.in_flight.values()) and backend.tally.under_way == 0)

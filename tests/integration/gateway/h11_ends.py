@@ -13,8 +13,8 @@ from .wire import Peer, Upstream
 
 #: The largest head that either end reads: more than the gateway may emit.
 MOST_HEAD = 2**20
-#: How long an end waits for what must come: less than a server keeps an idle connection (uvicorn: 5 s).
-PATIENCE_S = 4.0
+#: How long an end waits for what must come: less than a server keeps an idle connection (both do for 75 s).
+PATIENCE_S = 30.0
 
 
 @dataclass

@@ -8,8 +8,9 @@ import pytest
 
 from fngw_gateway import front
 
+from .clock import Clock
 from .conftest import Site
-from .wire import Client, Message, Peer, Upstream, echo, eventually
+from .wire import Message, Peer, Upstream, echo, eventually
 
 START = b"GET /f HTTP/1.1\r\nHost: t\r\n"
 
@@ -107,26 +108,19 @@ async def test_a_large_body_in_small_reads_is_not_taken_for_a_head(site: Site) -
     assert [len(r.body) for r in upstream.requests] == [300_000, 320_000]
 
 
-async def test_a_head_that_dribbles_in(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "HEAD_S", 0.5)
+async def test_a_head_that_dribbles_in(clock: Clock, site: Site) -> None:
     upstream = await site.one(echo)
     kept = await site.client()
     assert (await kept.ask("GET", "/f")).status == 200
-    dribbling = [await site.client() for _ in range(20)]
-
-    async def dribble(client: Client) -> Message:
-        async def send() -> None:
-            for byte in START + b"x" * 10_000:
-                client.write(bytes([byte]))
-                await asyncio.sleep(0.02)
-
-        sending = asyncio.create_task(send())
-        try:
-            return await client.answer()
-        finally:
-            sending.cancel()
-
-    answers = await asyncio.gather(*map(dribble, [kept, *dribbling]))
+    clients = [kept, *[await site.client() for _ in range(20)]]
+    read = clock.read
+    for byte in (START + b"x" * 10)[: round(front.HEAD_S)]:  # one each second
+        for client in clients:
+            client.write(bytes([byte]))
+        read += len(clients)
+        await clock.has_read(read)
+        clock.advance(1.0)
+    answers = await asyncio.gather(*(client.answer() for client in clients))
     assert {told(answer) for answer in answers} == {(408, "request_too_slow")}
     assert len(upstream.requests) == 1
     assert (await site.ask("GET", "/f")).status == 200
@@ -149,36 +143,40 @@ async def test_a_body_that_stops(site: Site, monkeypatch: pytest.MonkeyPatch, se
     assert site.plane.backends["f"].in_flight == {"r0": 0}
 
 
-async def test_a_body_that_is_slow_but_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "BODY_S", 1.0)
+async def test_a_body_that_is_slow_but_goes_on(clock: Clock, site: Site) -> None:
     upstream = await site.one(echo)
     client = await site.client()
-    client.write(UPLOAD + b"Content-Length: 15\r\n\r\n")
-    for _ in range(15):
+    head = UPLOAD + b"Content-Length: 15\r\n\r\n"
+    client.write(head)
+    for sent in range(15):
+        await clock.has_read(len(head) + sent)
+        clock.advance(front.BODY_S - 1)
         client.write(b"x")
-        await asyncio.sleep(0.1)
     assert (await client.answer()).status == 200
     assert [len(r.body) for r in upstream.requests] == [15]
 
 
 async def test_a_client_that_was_not_asked_for_its_body_may_wait(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front, "BODY_S", 0.1)
+    """By the replica, or by the gateway, which begins to read after a moment: here it does not."""
+    monkeypatch.setattr("fngw_gateway.proxy.forward.WATCH_AFTER_S", 3600)
     asked = asyncio.Event()
 
     async def asks_late(peer: Peer, upstream: Upstream) -> None:
         request = await peer.request()
         assert request is not None
+        upstream.count += 1
         await asked.wait()
         peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         peer.answer(await peer.body(request))
 
-    site.route()
+    upstream = await site.one(asks_late)
     client = await site.client()
     client.write(UPLOAD + b"Content-Length: 4\r\nExpect: 100-continue\r\n\r\n")
-    asyncio.get_running_loop().call_later(0.5, asked.set)
-    await site.one(asks_late)
+    await eventually(lambda: upstream.count == 1)
+    clock.advance(5 * front.BODY_S)
+    asked.set()
     head = await client.head()
     assert head is not None and head.status == 100
     client.write(b"body")
@@ -190,21 +188,24 @@ async def test_a_connection_that_stays_silent_is_closed(site: Site, monkeypatch:
     assert await (await site.client()).head() is None
 
 
-async def test_a_head_in_time_is_not_cut_off_later(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "HEAD_S", 0.2)
+async def test_a_head_in_time_is_not_cut_off_later(clock: Clock, site: Site) -> None:
     go_on = asyncio.Event()
 
     async def slow(peer: Peer, upstream: Upstream) -> None:
         while await peer.request():
+            upstream.count += 1
             await go_on.wait()
             peer.answer(b"late")
 
-    await site.one(slow)
+    upstream = await site.one(slow)
     client = await site.client()
     client.write(START)
-    await client.writer.drain()
+    await clock.has_read(len(START))
+    clock.advance(front.HEAD_S - 1)
     client.write(b"X: 1\r\n\r\n")
-    asyncio.get_running_loop().call_later(0.6, go_on.set)
+    await eventually(lambda: upstream.count == 1)
+    clock.advance(2 * front.HEAD_S)
+    go_on.set()
     assert (await client.answer()).body == b"late"
 
 
@@ -225,14 +226,15 @@ async def test_a_body_that_breaks_after_the_answer_began_ends_the_connection(sit
     await eventually(lambda: upstream.count == 1)
 
 
-async def test_a_websocket_outlives_the_time_for_heads(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_websocket_outlives_the_time_for_heads(clock: Clock, site: Site) -> None:
     """The connection changes hands within a read: what was measured there must not go on."""
-    monkeypatch.setattr(front, "HEAD_S", 0.1)
+    go_on = asyncio.Event()
 
     async def speaks_late(peer: Peer, upstream: Upstream) -> None:
         await peer.head()
         peer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
-        asyncio.get_running_loop().call_later(0.4, peer.write, b"late")
+        await go_on.wait()
+        peer.write(b"late")
         await peer.reader.read()
 
     await site.one(speaks_late)
@@ -240,4 +242,6 @@ async def test_a_websocket_outlives_the_time_for_heads(site: Site, monkeypatch: 
     client.write(START + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     head = await client.head()
     assert head is not None and head.status == 101
+    clock.advance(5 * front.HEAD_S)
+    go_on.set()
     assert await client.reader.readexactly(4) == b"late"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 
-async def eventually(check: Callable[[], Any], seconds: float = 10.0) -> Any:
+async def eventually(check: Callable[[], Any], seconds: float = 30.0) -> Any:
     """Return the first true value of ``check`` (plain or async), or fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
@@ -25,7 +25,7 @@ async def eventually(check: Callable[[], Any], seconds: float = 10.0) -> Any:
         await asyncio.sleep(0.01)
 
 
-async def at_rest(count: Callable[[], int], seconds: float = 20.0) -> int:
+async def at_rest(count: Callable[[], int], seconds: float = 60.0) -> int:
     """Return ``count()`` once it has not changed for 30 looks in a row: all buffers are full."""
     last, same = count(), 0
 
