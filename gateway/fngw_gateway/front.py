@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import httptools
@@ -24,6 +26,7 @@ from fngw.errors import FngwError
 from fngw_gateway import strict
 from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.inbound import DIVERT, Taker
+from fngw_gateway.proxy.splicing import LEND, Loan
 
 __all__ = ["HEAD_S", "MAX_HEAD", "Front"]
 
@@ -61,7 +64,10 @@ class Front(HttpToolsProtocol):
         self._upgrades = False  # whether the request becomes a WebSocket
         self._answering: Any = None  # the cycle that is answered now; uvicorn knows the newest one only
         self._taker: Taker | None = None
-        self._extensions = {DIVERT: self.divert}
+        self._extensions: dict[str, Any] = {DIVERT: self.divert}
+        if hasattr(os, "splice"):
+            self._extensions[LEND] = self.lend
+        self._loan: Loan | None = None
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------
 
@@ -118,11 +124,15 @@ class Front(HttpToolsProtocol):
         """Read on behind a head that asked for another protocol: its body first, which the parser would skip."""
         framing = strict.framing(self.scope["headers"])
         if framing:
-            behind = _Behind(self)
-            self.parser = httptools.HttpRequestParser(behind)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
-            behind.live = True
+            self._read_on(framing)
+
+    def _read_on(self, framing: bytes) -> None:
+        """Go on with a parser that knows of the request that arrives no more than how its body goes on."""
+        behind = _Behind(self)
+        self.parser = httptools.HttpRequestParser(behind)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+        behind.live = True
 
     def _gather(self, *, in_head: bool) -> None:
         """A read has ended, and the request is not complete."""
@@ -184,7 +194,7 @@ class Front(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._taker = None
-        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
+        self.scope["extensions"] = self._extensions
 
     def on_body(self, body: bytes) -> None:
         self._held = -self._read
@@ -199,6 +209,39 @@ class Front(HttpToolsProtocol):
         """
         if scope is self.scope and self.cycle.more_body:
             self._taker = taker
+
+    @contextmanager
+    def lend(self, scope: Any) -> Iterator[Loan | None]:
+        """Lend the socket for what is left of a request's body; None if there is none. In the block nothing is read
+        here; afterwards, what the loan has ``left`` is."""
+        cycle = self.cycle
+        if scope is not self.scope or not cycle.more_body or self._over or self.transport.is_closing():
+            yield None
+            return
+        if cycle.waiting_for_100_continue:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            cycle.waiting_for_100_continue = False
+        if self.flow.read_paused:
+            self.flow.read_paused = False  # nobody but the end of the loan is to resume it
+        else:
+            self.transport.pause_reading()
+        socket = self.transport.get_extra_info("socket")
+        self._loan = loan = Loan(socket.fileno(), bytes(cycle.body), self.loop.time())
+        cycle.body = bytearray()
+        try:
+            yield loan
+        finally:
+            self._loan = None
+            if not self.transport.is_closing():
+                self._take_back(loan)
+
+    def _take_back(self, loan: Loan) -> None:
+        self._read_on(b"content-length: %d\r\n" % loan.left)
+        self._fed = loan.fed_at
+        if not loan.left:
+            self._held = 0
+            self._unset_deadline()
+        self.transport.resume_reading()
 
     # -- refusals -----------------------------------------------------------------------------------------
 
@@ -229,8 +272,10 @@ class Front(HttpToolsProtocol):
         cycle, self._deadline = self.cycle, None
         if cycle.response_started or not cycle.more_body:
             return  # who is answered already may take the time to say more
-        asked = not (cycle.waiting_for_100_continue or self.flow.read_paused)
-        left = self._fed + BODY_S - self.loop.time() if asked else BODY_S
+        loan = self._loan
+        asked = not (cycle.waiting_for_100_continue or self.flow.read_paused or (loan and loan.held_up))
+        fed = self._fed if loan is None else loan.fed_at
+        left = fed + BODY_S - self.loop.time() if asked else BODY_S
         if left <= 0:
             self._refuse(problems.request_too_slow(f"nothing of its body came for {BODY_S:g} s"))
         else:

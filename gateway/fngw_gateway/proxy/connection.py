@@ -133,6 +133,24 @@ class Connection(asyncio.Protocol):
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
 
+    async def flush(self) -> None:
+        """Wait until all that was written is the kernel's.
+
+        Raises:
+            Lost: the connection is closed.
+        """
+        self._transport.set_write_buffer_limits(high=0)
+        try:
+            await self.drain()
+        finally:
+            self._transport.set_write_buffer_limits()
+        if self.closed:
+            raise self._error or Lost("its connection was closed", answered=self._answered)
+
+    def fileno(self) -> int:
+        """Return the descriptor of its socket, while that is open."""
+        return int(self._transport.get_extra_info("socket").fileno())
+
     # -- the answer ---------------------------------------------------------------------------------------
 
     async def head(self) -> None:

@@ -21,6 +21,7 @@ from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.balancer import Backend, Replica
 from fngw_gateway.proxy.connection import Connection, Lost
 from fngw_gateway.proxy.inbound import WATCH_AFTER_S, ClientGone, Inbound
+from fngw_gateway.proxy.splicing import splice
 from fngw_gateway.proxy.tally import CLIENT_LEFT
 
 __all__ = ["LINGER_BYTES", "LINGER_S", "Exchange", "WhyLost", "check"]
@@ -237,6 +238,7 @@ class Exchange:
 
         self._inbound.pass_straight(self._scope, write_now)
         try:
+            await self._splice(connection)
             while data := await self._inbound.next():
                 await connection.drain()
                 write(data)
@@ -246,6 +248,14 @@ class Exchange:
         except Exception as error:
             log.exception("%s: an upload failed", self._backend.name)
             self._interrupt(problems.replica_lost(self._backend.name, "?", repr(error)))
+
+    async def _splice(self, connection: Connection) -> None:
+        """Have the kernel pass on what is left of a large body."""
+        with self._inbound.lent(self._scope) as loan:
+            if loan is not None:
+                connection.write(loan.data, last=False)
+                await connection.flush()
+                await splice(loan, connection.fileno())
 
     def _after_loss(self, lost: Lost, replica: Replica, repeatable: bool) -> None:
         """Let go of a replica that was lost before it answered; raise unless the request may be repeated."""

@@ -4,20 +4,22 @@ A small declared body is read whole before a replica is taken: it can be sent ag
 replica. Others are read by a task, in the background, up to ``READ_AHEAD`` bytes; the same task notices that
 the client left. A request without a body gets that task only once it has taken ``WATCH_AFTER_S``.
 
-While all that has come is passed on, and the replica reads, parts skip the task: they go on as they are read.
+While all that has come is passed on, and the replica reads, parts skip the task: they go on as they are read. Of a
+large declared body, all that was not read when the replica asks for it skips this process (``splicing``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fngw.errors import FngwError
 from fngw_gateway.proxy import problems
 from fngw_gateway.proxy.headers import RequestHead
+from fngw_gateway.proxy.splicing import LEND, SPLICE_FROM, Loan
 
 __all__ = ["DIVERT", "PRELOAD", "WATCH_AFTER_S", "ClientGone", "Inbound", "Taker"]
 
@@ -111,6 +113,30 @@ class Inbound:
         if divert is not None:
             self._straight = taker
             divert(scope, self._offer)
+
+    @contextmanager
+    def lent(self, scope: Any) -> Iterator[Loan | None]:
+        """Have the server of ``scope`` lend the client's socket for the rest of the body, where it can and it pays.
+
+        What was read of the body is the loan's then; what is left of it at the block's end comes by ``next``.
+        """
+        lend, length = scope.get("extensions", {}).get(LEND), self._head.length
+        if lend is None or length is None or length - self._size < SPLICE_FROM:
+            yield None
+            return
+        with lend(scope) as loan:
+            if loan is None:
+                yield None
+                return
+            self._size += len(loan.data)
+            loan.data = b"".join([*self._chunks, loan.data])
+            loan.left = length - self._size
+            self._chunks, self._ahead = [], 0
+            _resolve(self._room)
+            try:
+                yield loan
+            finally:
+                self._size = length - loan.left
 
     def _offer(self, data: bytes) -> bool:
         """A part was just read: pass it on, after what waits, if the replica reads."""
