@@ -55,8 +55,8 @@ class Desk:
     async def take(self) -> None:
         """Take the build that waits, as a builder does."""
         await eventually(self.queued)
+        await self.redis.set(keys.BUILD_BEAT + KEY, "me")  # first: a build without either is asked for again
         await self.redis.delete("rq:queue:builds")
-        await self.redis.set(keys.BUILD_BEAT + KEY, "me")
 
     async def queued(self) -> bool:
         return bool(await self.redis.llen("rq:queue:builds"))
@@ -73,7 +73,8 @@ class Desk:
 
     async def stopped(self) -> None:
         """Wait until somebody stops the build, and say that it ended so."""
-        assert await self.redis.blpop([keys.BUILD_CANCEL + KEY], timeout=20)
+        await eventually(lambda: self.redis.exists(keys.BUILD_CANCEL + KEY))
+        await self.redis.delete(keys.BUILD_CANCEL + KEY)
         error = BuildFailed("the build was cancelled", code=builds.CANCELLED)
         await self.finish(BuildResult(KEY, error=to_problem(error)))
 

@@ -14,7 +14,7 @@ from .corpus_refused import REFUSED
 from .corpus_replies import REPLIES
 from .corpus_served import SERVED
 from .h11_ends import Caller
-from .nginx import REPLICA, SERVER, reference
+from .nginx import IMPATIENT, REPLICA, SERVER, reference
 from .wire import Upstream
 
 ALIKE = [case for case in (*SERVED, *REFUSED, *REPLIES) if not case.nginx]
@@ -28,8 +28,10 @@ def nginx() -> Iterator[Path]:
 
 @pytest.mark.parametrize("case", ALIKE, ids=lambda case: case.name)
 def test_nginx_agrees(nginx: Path, case: Case) -> None:
+    server = nginx / (SERVER if case.timeout_s is None else IMPATIENT)
+
     async def call() -> Caller:
-        return Caller(*await asyncio.open_unix_connection(nginx / SERVER, limit=2**20))
+        return Caller(*await asyncio.open_unix_connection(server, limit=2**20))
 
     async def work() -> list[int]:
         upstream = Upstream(nginx / REPLICA, replica_of(case).script)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import signal
@@ -411,8 +412,14 @@ async def test_metrics_are_of_all_processes_whichever_is_asked(
         asked += len(answers)
         return len(list(slots.glob("*.json"))) == 2
 
+    def written() -> int:
+        """How many requests are in the slots on disk: that is what outlives a process."""
+        rows = [json.loads(slot.read_text()).get("f") for slot in slots.glob("*.json")]
+        return sum(row[2] for row in rows if row)
+
     await eventually(both_have_served, 30)
     await eventually(lambda: all_see(asked))
+    await eventually(lambda: written() == asked)
     processes[0].kill()
     processes[0].wait()
     assert await all_see(asked), "counters do not go back"

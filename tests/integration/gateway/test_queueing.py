@@ -66,7 +66,7 @@ async def test_a_client_that_leaves_the_queue_never_reaches_a_replica(site: Site
 
 
 async def test_time_in_the_queue_counts(site: Site) -> None:
-    upstream = await site.one(Gate(), max_concurrent_queries=1, request_timeout_s=0.3)
+    upstream = await site.one(Gate(), max_concurrent_queries=1, request_timeout_s=1.5)
     first, second = await asyncio.gather(site.ask("GET", "/f"), site.ask("GET", "/f"))
     assert {first.status, second.status} == {504}
     assert first.json()["code"] == "timeout"

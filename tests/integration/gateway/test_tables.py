@@ -54,9 +54,9 @@ class Following:
 
 
 @contextlib.asynccontextmanager
-async def following(store: Store) -> AsyncIterator[Following]:
+async def following(store: Store, wait_s: float = 60) -> AsyncIterator[Following]:
     it = Following(store)
-    await it.tables.start(wait_s=1)
+    await it.tables.start(wait_s)
     try:
         yield it
     finally:
@@ -174,7 +174,7 @@ async def test_a_redis_that_comes_back_with_its_data_changes_nothing(redis: Redi
 
 async def test_starting_without_redis(redis: RedisServer, store: Store) -> None:
     await redis.kill()
-    async with following(store) as it:
+    async with following(store, wait_s=0.5) as it:
         assert it.tables.table is None
         assert it.tables.lost
         await redis.start()
