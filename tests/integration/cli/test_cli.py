@@ -13,6 +13,7 @@ import pytest
 from fngw.errors import DeploymentFailed, RouteConflict, to_problem
 
 from ..sdk.fake_gateway import event
+from ..sdk.patience import ends_after
 from .conftest import Run, StatusGateway
 
 STATUS_KEYS = {
@@ -110,9 +111,12 @@ def test_a_failed_deploy_has_its_traceback(gateway: StatusGateway, run: Run, app
     }
 
 
-def test_a_timeout_names_what_is_missing(gateway: StatusGateway, run: Run, app: str) -> None:
+def test_a_timeout_names_what_is_missing(
+    gateway: StatusGateway, run: Run, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gateway.script = [event("accepted"), event("replica", "waiting for a GPU")]
-    done = run("deploy", app + ":hidden", "--timeout", "0.1")
+    ends_after("waiting for a GPU", monkeypatch)
+    done = run("deploy", app + ":hidden", "--timeout", "99.5")
     assert done.code == 1
     assert "waiting for a GPU" in done.err
     assert run("deploy", app + ":hidden", "--no-wait").code == 0

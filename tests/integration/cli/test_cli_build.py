@@ -114,10 +114,10 @@ def test_ctrl_c_stops_the_build(gateway: StatusGateway, model: str) -> None:
         if "solving" in line:
             break
     building.send_signal(signal.SIGINT)
-    said = building.communicate(timeout=30)[1]
+    said = building.communicate(timeout=60)[1]
     assert said == "stopped, and the build of Model with it\n"
     assert building.returncode == 130
-    assert gateway.build_left.wait(20)
+    assert gateway.build_left.wait(60)
 
 
 # -- deploy --upgrade -------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def complete(tmp_path: Path) -> Complete:
     def complete(*words: str) -> set[str]:
         command = ["bash", "--norc", "-c", ASK, "ask", str(tmp_path / "script"), "fngw", *words]
         environ = {**os.environ, "PATH": path}
-        done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60)
         assert done.stderr == "" and done.returncode == 0, done.stderr
         return set(done.stdout.splitlines())
 
@@ -85,7 +85,7 @@ def test_without_an_answer_there_are_no_names(complete: Complete, monkeypatch: p
         monkeypatch.setenv("FNGW_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         begun = time.monotonic()
         assert complete("status", "") == set()
-        assert 0.4 < time.monotonic() - begun < 10  # it was waited for; how long starting takes is the machine's
+        assert time.monotonic() - begun > 0.4  # it was waited for; `complete` itself waits no longer than a minute
 
 
 def test_the_command(run: Run) -> None:

@@ -307,11 +307,11 @@ def serving(gateway: FakeGateway, folder: Path) -> Iterator[FakeGateway]:
     original, server.startup = server.startup, startup  # type: ignore[method-assign]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [tcp, unix]})
     thread.start()
-    assert started.wait(20)
+    assert started.wait(60)
     try:
         yield gateway
     finally:
         server.should_exit = server.force_exit = True
-        thread.join(20)
+        thread.join(60)
         tcp.close()
         unix.close()

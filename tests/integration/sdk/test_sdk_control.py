@@ -18,6 +18,7 @@ from fngw.client import Client
 from fngw.progress import PlainProgress
 
 from .fake_gateway import FakeGateway
+from .patience import ends_after
 
 
 @pytest.fixture(autouse=True)
@@ -125,12 +126,13 @@ def test_failures(gateway: FakeGateway) -> None:
         greeter().deploy()
 
 
-def test_timeout_names_what_was_last(gateway: FakeGateway) -> None:
+def test_timeout_names_what_was_last(gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway.script = [{"kind": "replica", "message": "replica 1 starts"}]
-    with pytest.raises(fngw.DeploymentFailed, match=r"not done after 0\.3 s.*replica 1 starts") as caught:
-        deploying.deploy(greeter(), timeout=0.3)
+    ends_after("replica 1 starts", monkeypatch)
+    with pytest.raises(fngw.DeploymentFailed, match=r"not done after 99\.5 s.*replica 1 starts") as caught:
+        deploying.deploy(greeter(), timeout=99.5)
     assert caught.value.code == "timeout"
-    assert gateway.given_up == [(1, "not done after 0.3 s")]
+    assert gateway.given_up == [(1, "not done after 99.5 s")]
 
 
 @pytest.fixture
