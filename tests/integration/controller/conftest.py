@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from redis import Redis
+from redis.exceptions import RedisError
 
 from fngw import protocol
 from fngw.errors import DeploymentFailed, to_problem
@@ -40,7 +42,7 @@ from fngw_state.records import Artifact, Desired, ReplicaState
 from fngw_state.store import Store, connect
 from fngw_state.usage import Measured
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def stuck() -> str:
@@ -64,13 +66,21 @@ def redis_url() -> Iterator[str]:
     command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--save", ""]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     until = time.monotonic() + DEADLINE_S
-    while not socket.exists():
-        assert time.monotonic() < until and process.poll() is None, "redis-server did not start"
-        time.sleep(0.01)
+    with Redis(unix_socket_path=str(socket)) as client:
+        while not _answers(client):
+            assert time.monotonic() < until and process.poll() is None, "redis-server did not start"
+            time.sleep(0.01)
     yield f"unix://{socket}"
     process.kill()
     process.wait()
     shutil.rmtree(folder)
+
+
+def _answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except RedisError:  # the socket's file is there a moment before anybody listens
+        return False
 
 
 class ServingEngine(FakeEngine):
@@ -159,6 +169,7 @@ class Site:
         self.images = InstantImages()
         self.inventory = Inventory(memory_mib=4096)
         self.leases = Leases(store)
+        self.leader: Leader | None = None  # the last controller's
         self._controllers = itertools.count(1)
         self._running: list[asyncio.Task[None]] = []
 
@@ -180,7 +191,7 @@ class Site:
 
     async def control(self) -> asyncio.Task[None]:
         """Run a controller; its task is there once it leads."""
-        leader = Leader(self.store, f"controller-{next(self._controllers)}")
+        self.leader = leader = Leader(self.store, f"controller-{next(self._controllers)}")
         await leader.acquire()
         rooms = self.rooms(leader)
         task = asyncio.create_task(Controller(rooms, leader, Collector(rooms, keep=10)).run())
@@ -246,8 +257,10 @@ class Site:
 
 
 @pytest.fixture
-async def site(redis_url: str) -> AsyncIterator[Site]:
-    """An empty installation."""
+async def site(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+    """An empty installation. Leases of the lead outlive any pause of this process; tests end them by hand."""
+    monkeypatch.setattr(keys, "LEADER_TTL_MS", 600_000)
+    monkeypatch.setattr(keys, "GATEWAY_TTL_MS", 600_000)
     folder = Path(tempfile.mkdtemp(prefix="fngw-c-"))  # short: sockets lie in it
     layout = Layout(data=folder / "data", run=folder / "run")
     layout.create()

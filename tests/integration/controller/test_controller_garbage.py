@@ -16,7 +16,6 @@ import pytest
 from fngw_controller import garbage
 from fngw_controller.engines.base import EngineError, EngineUnavailable
 from fngw_controller.garbage import GRACE_S, Collector, Garbage, remove
-from fngw_controller.leader import Leader
 from fngw_state import keys
 from fngw_state.history import History
 from fngw_state.records import Artifact
@@ -84,9 +83,7 @@ async def collector(site: Any) -> AsyncIterator[Collector]:
     """One that keeps two versions, of a controller that leads and runs replicas, with its own collector asleep."""
     site.images = Builds(site)
     await site.control()
-    leader = Leader(site.store, "collector")
-    leader._token, leader._renewed = int(await site.store.redis.get(keys.FENCE)), time.monotonic()
-    yield Collector(site.rooms(leader), keep=2)
+    yield Collector(site.rooms(site.leader), keep=2)
 
 
 async def test_old_versions_go_with_all_that_was_theirs(site: Any, collector: Collector) -> None:
