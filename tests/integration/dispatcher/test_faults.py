@@ -34,9 +34,9 @@ async def test_a_killed_dispatchers_calls_run_again(site: Site) -> None:
     first = await site.dispatcher()
     accepted = await site.calls.accept(new())
     await eventually(lambda: site.gateway.seen, "the first attempt")
-    await site.dispatcher()
+    await site.dispatcher(call_lease_s=30)  # or it might lose its own attempt, when the machine pauses
     first.kill()
-    call = await site.calls.wait(accepted.id, 30)
+    call = await site.calls.wait(accepted.id, 60)
     assert (call.status, call.attempt, call.tries[0].code) == ("finished", 2, "dispatcher_lost")
     assert await site.store.redis.hgetall(keys.CALLS_RUNNING) == {}
 
@@ -73,7 +73,7 @@ async def test_a_paused_dispatcher_that_wakes_overwrites_nothing(site: Site) -> 
     accepted = await site.calls.accept(new())
     await eventually(lambda: site.gateway.seen, "the first attempt")
     sleeper.send_signal(signal.SIGSTOP)
-    await site.dispatcher()
+    await site.dispatcher(call_lease_s=30)  # this one must not lose its own
     await eventually(lambda: len(site.gateway.seen) == 2, "the second attempt")
     answers["1"].set()  # waits in the sleeper's socket
     await eventually(lambda: site.gateway.under_way == 1, "the first answer")
@@ -81,7 +81,7 @@ async def test_a_paused_dispatcher_that_wakes_overwrites_nothing(site: Site) -> 
     await eventually(lambda: "lease was lost" in site.log, "the sleeper to be told")
     assert (await site.calls.find(accepted.id)).status == "running"
     answers["2"].set()
-    call = await site.calls.wait(accepted.id, 10)
+    call = await site.calls.wait(accepted.id, 60)
     result = await site.calls.result(accepted.id)
     assert (call.status, call.attempt) == ("finished", 2)
     assert result is not None
@@ -116,7 +116,7 @@ async def test_calls_accepted_and_ends_written_survive_a_killed_redis(site: Site
     site.gateway.behave = behave
     await site.dispatcher(dispatcher_calls=10)
     accepted = [await site.calls.accept(new(b"%d" % n)) for n in range(50)]
-    await eventually(lambda: len(site.gateway.seen) == 10, "the first calls")
+    await eventually(lambda: len(site.gateway.seen) >= 10, "the first calls")
     site.redis.kill()
     site.redis.wait()
     with pytest.raises(LOST):
@@ -125,7 +125,7 @@ async def test_calls_accepted_and_ends_written_survive_a_killed_redis(site: Site
     await eventually(lambda: "ends wait" in site.log, "the dispatcher to notice")
     await site.start_redis()
     for n, call in enumerate(accepted):
-        assert (await site.calls.wait(call.id, 20)).status == "finished"
+        assert (await site.calls.wait(call.id, 60)).status == "finished"
         result = await site.calls.result(call.id)
         assert result is not None
         assert result.body == b"%d" % n
@@ -148,7 +148,7 @@ async def test_a_redis_that_was_emptied(site: Site) -> None:
     await site.store.redis.script_flush()
     hold.set()
     await eventually(lambda: f"call {old.id}: its lease was lost" in site.log, "a word of it")
-    call = await site.calls.wait((await site.calls.accept(new())).id, 20)
+    call = await site.calls.wait((await site.calls.accept(new())).id, 60)
     assert (call.status, await site.calls.get(old.id)) == ("finished", None)
     await eventually(lambda: Worker.count(connection=site.sync) == 1, "its place among RQ's workers")
     await indexes_agree(site)
@@ -219,7 +219,7 @@ async def test_limits_hold_for_files_too(site: Site) -> None:
         return 200, {}, b"x" * 20_000
 
     site.gateway.behave = much
-    call = await site.calls.wait((await site.calls.accept(new())).id, 10)
+    call = await site.calls.wait((await site.calls.accept(new())).id, 60)
     assert call.status == "failed"
     assert call.error is not None
     assert call.error.code == "calls_full"
