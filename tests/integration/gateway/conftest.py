@@ -192,7 +192,7 @@ class RedisServer:
             return False
 
         try:
-            await eventually(answers, 30)
+            await eventually(answers, 60)
         except BaseException:
             await self.kill()
             raise

@@ -72,7 +72,7 @@ class Gateways:
             except OSError:
                 return False
 
-        await eventually(healthy, 30)
+        await eventually(healthy, 90)
 
     async def publish(self, *upstreams: Upstream) -> int:
         """Route ``/f`` to these replicas."""
@@ -88,7 +88,7 @@ class Gateways:
         async def applied() -> bool:
             return set((await self.store.gateways()).values()) == {number}
 
-        await eventually(applied, 20)
+        await eventually(applied, 60)
         return number
 
     def end(self, process: subprocess.Popen[bytes]) -> str:
@@ -96,7 +96,7 @@ class Gateways:
         assert process.stderr is not None
         with process.stderr:
             said = process.stderr.read().decode()
-        process.wait(30)
+        process.wait(60)
         return said
 
     def clear(self) -> None:
@@ -193,7 +193,7 @@ async def test_it_serves_on_while_redis_is_away(gateways: Gateways, replica: Ups
         assert health.status == 200
         return "why" in health.json()
 
-    await eventually(noticed, 20)
+    await eventually(noticed, 60)
     await redis.start()
     await gateways.publish()
     waiting = asyncio.create_task(client.ask("GET", "/f"))
@@ -283,7 +283,7 @@ async def test_it_says_why_it_is_not_ready(gateways: Gateways, redis: RedisServe
             return await gateways.ask("GET", "/-/healthz")
         return None
 
-    health = await eventually(answered, 30)
+    health = await eventually(answered, 90)
     assert health.status == 503
     assert "Redis" in health.json()["why"]
     assert (await gateways.ask("GET", "/f")).json()["code"] == "not_ready"
@@ -314,7 +314,7 @@ async def test_several_processes_share_inherited_sockets(
     async def both() -> bool:
         return len(await gateways.store.gateways()) == 2
 
-    await eventually(both, 30)
+    await eventually(both, 60)
     await gateways.publish(replica)
     answers = await asyncio.gather(*(gateways.ask("GET", "/f") for _ in range(20)))
     assert {a.status for a in answers} == {200}
@@ -394,7 +394,7 @@ async def test_metrics_are_of_all_processes_whichever_is_asked(
     async def count(n: int) -> bool:
         return len(await gateways.store.gateways()) == n
 
-    await eventually(lambda: count(2), 30)
+    await eventually(lambda: count(2), 60)
     await gateways.publish(replica)
     slots = gateways.layout.metrics
 
@@ -417,7 +417,7 @@ async def test_metrics_are_of_all_processes_whichever_is_asked(
         rows = [json.loads(slot.read_text()).get("f") for slot in slots.glob("*.json")]
         return sum(row[2] for row in rows if row)
 
-    await eventually(both_have_served, 30)
+    await eventually(both_have_served, 60)
     await eventually(lambda: all_see(asked))
     await eventually(lambda: written() == asked)
     processes[0].kill()

@@ -152,10 +152,10 @@ async def test_redis_killed_and_restarted(redis: RedisServer, store: Store) -> N
     first = await publish(store)
     async with following(store) as it:
         await redis.kill()
-        await eventually(lambda: it.tables.lost is not None, 20)
+        await eventually(lambda: it.tables.lost is not None, 60)
         assert it.applied == [first]
         await redis.start()
-        await eventually(lambda: it.tables.lost is None, 20)
+        await eventually(lambda: it.tables.lost is None, 60)
         anew = await publish(store, "anew")
         await it.acknowledges(anew.generation)
         assert it.last == anew
@@ -167,7 +167,7 @@ async def test_a_redis_that_comes_back_with_its_data_changes_nothing(redis: Redi
     async with following(store) as it:
         await redis.kill()
         await redis.start()
-        await eventually(lambda: it.tables.lost is None, 20)
+        await eventually(lambda: it.tables.lost is None, 60)
         await it.acknowledges(first.generation)
         assert it.applied == [first]
 
@@ -178,7 +178,7 @@ async def test_starting_without_redis(redis: RedisServer, store: Store) -> None:
         assert it.tables.table is None
         assert it.tables.lost
         await redis.start()
-        await eventually(lambda: it.applied == [RoutingTable()], 20)
+        await eventually(lambda: it.applied == [RoutingTable()], 60)
         assert it.tables.lost is None
 
 
