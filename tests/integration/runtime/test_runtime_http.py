@@ -160,7 +160,7 @@ def test_one_too_many_is_told_so_and_health_is_not_counted(start, folder):
     assert (folder / "checked").exists()
     (folder / "go").touch()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert results == ["finished", "finished"]
     assert replica.get("/tested").text == "finished"
 
