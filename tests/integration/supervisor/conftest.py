@@ -24,7 +24,7 @@ STAND_IN = Path(__file__).with_name("stand_in.py")
 T = TypeVar("T")
 
 
-def eventually(check: Callable[[], T], seconds: float = 30.0) -> T:
+def eventually(check: Callable[[], T], seconds: float = 80.0) -> T:
     """Return the first true value of ``check``, or fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (value := check()):
@@ -114,7 +114,7 @@ class Site:
         for process in self.started:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
-            process.wait(10)
+            process.wait(60)
         for pid in self.pids():
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: not self.pids())

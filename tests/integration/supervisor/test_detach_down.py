@@ -101,7 +101,7 @@ def test_stubborn_parts_of_a_killed_one_are_found_and_killed(site: Site, told: T
     controller = site.pid("controller")
     path = site.layout.data / LOCK_FILE
     process.kill()
-    process.wait(10)
+    process.wait(60)
     eventually(lambda: holders(path) == [controller])
     take_lock(site.layout.data, lambda *line: told.append(line), leftovers_s=0.2).release()
     assert not alive(controller)
@@ -112,7 +112,7 @@ def test_down_ends_what_a_killed_one_left(site: Site, told: Told) -> None:
     process = site.up_ready(BEHAVIOUR=json.dumps({"builder": "stubborn"}))
     builder = site.pid("builder")
     process.kill()
-    process.wait(10)
+    process.wait(60)
     eventually(lambda: holders(site.layout.data / LOCK_FILE) == [builder])
     with pytest.raises(FngwError, match=f"processes {builder}"):
         down(site.layout.data, lambda *line: told.append(line), deadline_s=0.1)

@@ -66,7 +66,7 @@ class Bench:
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             return b"fngw_supervisor.nursery" in words and os.getpid() == _parent(pid) and alive(pid)
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # it ended before, or while, it was looked at
             return False
 
 

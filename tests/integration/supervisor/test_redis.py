@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, RedisError
 from tests.integration.supervisor.conftest import Site, eventually
 
 from fngw_supervisor.datadir import redis_password
@@ -23,9 +23,16 @@ def connected(site: Site) -> Redis:
     return Redis.from_url(redis_url(site.layout, redis_password(site.layout.data)), decode_responses=True)
 
 
+def answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except RedisError:  # the socket's file is there a moment before anybody listens
+        return False
+
+
 def stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 def write_once(site: Site, key: str = "kept") -> None:
@@ -62,7 +69,7 @@ def test_data_survives_a_stop_and_a_kill_9(site: Site) -> None:
         client.set("acknowledged", "too")
     os.kill(site.redis_pid(), signal.SIGKILL)
     process.kill()
-    process.wait(10)
+    process.wait(60)
     site.up_ready()
     with connected(site) as client:
         assert client.mget("kept", "acknowledged") == ["value", "too"]
@@ -74,13 +81,13 @@ def test_damaged_data_is_kept_and_the_way_out_named(site: Site) -> None:
     with increment.open("ab") as file:
         file.write(b"garbage\r\n*3\r\n$3\r\nSET\r\n")
     before, started = increment.read_bytes(), site.events("lives")
-    assert site.up().wait(30) == 1
+    assert site.up().wait(60) == 1
     assert "is damaged" in site.output
     assert increment.read_bytes() == before
     assert site.events("lives") == started, "no part was started on damaged data"
     repair = re.search(r"(bash -c '.*')", site.output)
     assert repair, site.output
-    subprocess.run(repair[1], shell=True, input=b"y\n", check=True, capture_output=True, timeout=30)
+    subprocess.run(repair[1], shell=True, input=b"y\n", check=True, capture_output=True, timeout=60)
     site.up_ready()
     with connected(site) as client:
         assert client.get("kept") == "value"
@@ -94,11 +101,12 @@ def other_redis(tmp_path: Path, site: Site) -> Iterator[str]:
     argv = [server.path, "--port", "0", "--unixsocket", path, "--dir", tmp_path, "--requirepass", "theirs"]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
     try:
-        eventually(path.exists)
+        with Redis(unix_socket_path=str(path), password="theirs") as client:
+            eventually(lambda: answers(client))
         yield f"unix://:theirs@{path}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_a_given_redis_is_used_and_none_started(site: Site, other_redis: str) -> None:
@@ -111,9 +119,9 @@ def test_a_given_redis_is_used_and_none_started(site: Site, other_redis: str) ->
 
 
 def test_a_given_redis_that_denies_or_does_not_answer(site: Site, other_redis: str) -> None:
-    assert site.up(FNGW_REDIS_URL=other_redis.replace("theirs", "wrong")).wait(20) == 1
+    assert site.up(FNGW_REDIS_URL=other_redis.replace("theirs", "wrong")).wait(60) == 1
     assert "denies access" in site.output
-    assert site.up(FNGW_REDIS_URL=other_redis + ".not").wait(20) == 1
+    assert site.up(FNGW_REDIS_URL=other_redis + ".not").wait(60) == 1
     assert "no Redis answers at" in site.output
-    assert site.up(FNGW_REDIS_URL="http://x").wait(20) == 1
+    assert site.up(FNGW_REDIS_URL="http://x").wait(60) == 1
     assert "is not a Redis URL" in site.output
