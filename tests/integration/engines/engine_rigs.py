@@ -26,7 +26,7 @@ from fngw_controller.engines.fake import FakeEngine, FakeWorld
 from fngw_controller.engines.process import ProcessEngine
 from fngw_state.records import Artifact
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 STANDIN = Path(__file__).with_name("standin_runtime.py")
 NO_SUCH_GPU = "GPU-00000000-0000-0000-0000-000000000000"
 ids = itertools.count(1)

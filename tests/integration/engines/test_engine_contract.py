@@ -115,8 +115,7 @@ async def test_a_death_is_announced_in_time(rig: Rig, engine: Engine) -> None:
         exited = await next_event(events)
     assert exited is not None
     assert (exited.id, exited.deployment, exited.exit_code, exited.oom) == (spec.id, "Greeter", 137, False)
-    assert abs(exited.at - killed_at) < 5
-    assert time.time() - killed_at < 5
+    assert killed_at - 1 < exited.at < time.time() + 1  # and `next_event` waits only so long
 
 
 async def test_an_end_by_itself_is_announced_with_its_exit_code(rig: Rig, engine: Engine) -> None:
