@@ -57,8 +57,8 @@ def unwritable(tmp_path) -> Iterator[str]:
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition, 10 s at most."""
-    deadline = time.monotonic() + 10
+    """Wait for a condition, a minute at most."""
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -66,14 +66,14 @@ def until(condition: Callable[[], object]) -> None:
 
 async def test_a_redis_that_refuses_even_pings_is_still_heard(unwritable, monkeypatch, caplog):
     monkeypatch.setattr(watch, "PING_EVERY_S", 0.05)
-    monkeypatch.setattr(watch, "SILENT_AFTER_S", 0.5)
+    monkeypatch.setattr(watch, "SILENT_AFTER_S", 3.0)
     client = connect(unwritable)
     with pytest.raises(WritesRefused, match="MISCONF"):
         await client.ping()
-    async with aclosing(watch.watch(client, "news")) as heard, asyncio.timeout(10):
+    async with aclosing(watch.watch(client, "news")) as heard, asyncio.timeout(60):
         assert await anext(heard) is None
         pending = asyncio.ensure_future(anext(heard))
-        done, _ = await asyncio.wait({pending}, timeout=2 * watch.SILENT_AFTER_S)
+        done, _ = await asyncio.wait({pending}, timeout=1.3 * watch.SILENT_AFTER_S)
         assert not done, "subscribed again, although the line was good"
         pending.cancel()
         await asyncio.gather(pending, return_exceptions=True)
