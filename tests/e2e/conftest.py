@@ -29,6 +29,16 @@ from fngw_state.layout import default_run_dir
 
 BIN = Path(sys.executable).parent
 DEADLINE_S = 60.0
+#: Of a command: it waits for builds and starts, which take ten times as long on a machine that is busy.
+COMMAND_S = 200.0
+#: Of a test, unless it has a mark of its own.
+TEST_S = 300
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_S))
 
 
 def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
@@ -58,12 +68,12 @@ class Stack:
 
     @property
     def http(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30)
+        return httpx.Client(base_url=self.url, timeout=DEADLINE_S)
 
     def fngw(self, *words: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run one fngw command."""
         command = [str(BIN / "fngw"), *words]
-        given = {"timeout": 120, **more}
+        given = {"timeout": COMMAND_S, **more}
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, **given)
         if check and done.returncode:
             raise AssertionError(f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
@@ -72,10 +82,10 @@ class Stack:
     def python(self, code: str, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run a script as a user does: code in ``__main__``, the stack's URL in the environment."""
         command = [sys.executable, "-c", code]
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=120, **more)
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=COMMAND_S, **more)
 
     def status(self, name: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self.url}/-/api/v1/deployments/{name}", timeout=10)
+        answer = httpx.get(f"{self.url}/-/api/v1/deployments/{name}", timeout=DEADLINE_S)
         answer.raise_for_status()
         return answer.json()
 
@@ -117,7 +127,8 @@ def start_stack(engine: str, *words: str, **variables: str) -> Stack:
     # Port 0: the supervisor picks one, and tells it in its lock file.
     where = ("--engine", engine, "--port", "0", "--data-dir", str(data))
     command = [str(BIN / "fngw"), "up", "--detach", *where, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **variables})
+    env = {**os.environ, **variables}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, env=env)
     if done.returncode:
         log = data / "logs" / "up.log"
         raise AssertionError(f"fngw up: {done.stdout}{done.stderr}{log.read_text() if log.exists() else ''}")
@@ -130,12 +141,12 @@ def stop_stack(stack: Stack) -> None:
     images = built_images(stack)
     done = stack.fngw("down", "--data-dir", str(stack.data_dir), check=False)
     # `fngw down` waits for the lock, which is free a moment before the process is gone.
-    until = time.monotonic() + 3
+    until = time.monotonic() + DEADLINE_S
     while (left := leftovers(stack)) and time.monotonic() < until:
         time.sleep(0.02)
     remove(stack.data_dir)
     for image in images:  # not by force: another worker's stack may have made the same one
-        subprocess.run(["docker", "rmi", image], capture_output=True, timeout=60)
+        subprocess.run(["docker", "rmi", image], capture_output=True, timeout=COMMAND_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not left, f"left behind: {left}"
 
@@ -229,7 +240,7 @@ class Project:
 
     def end(self, deploy: subprocess.Popen[str]) -> dict[str, Any] | None:
         """Wait for a deploy; return the error that it raised (type, code, text, hint), or None."""
-        out, err = deploy.communicate(timeout=110)
+        out, err = deploy.communicate(timeout=COMMAND_S)
         assert deploy.returncode == 0, err
         return json.loads(out) if out.strip() else None
 
@@ -264,7 +275,7 @@ class Traffic:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        out, _ = self._process.communicate(timeout=100)
+        out, _ = self._process.communicate(timeout=COMMAND_S)
         self.report = json.loads(out)
 
     @property
@@ -297,8 +308,14 @@ def delete_deployments(request: pytest.FixtureRequest) -> Iterator[None]:
             stack = _running(request, name)
             if stack is not None:
                 with stack.http as http:
-                    for entry in http.get("/-/api/v1/deployments").json()["deployments"]:
+                    for entry in _deployments(http):
                         http.delete(f"/-/api/v1/deployments/{entry['name']}")
+                    # The next test finds nothing, and nobody else at work.
+                    wait_for(lambda http=http: not _deployments(http), "the end of what was deployed")
+
+
+def _deployments(http: httpx.Client) -> list[dict[str, Any]]:
+    return list(http.get("/-/api/v1/deployments").json()["deployments"])
 
 
 def _running(request: pytest.FixtureRequest, name: str) -> Stack | None:
@@ -334,7 +351,7 @@ def script(files: Callable[[dict[str, str]], Path]) -> Callable[..., subprocess.
     ) -> subprocess.CompletedProcess[str]:
         folder = files({"script.py": text, **(more or {})})
         command = [sys.executable, "script.py", *words]
-        done = subprocess.run(command, cwd=folder, env=stack.env, capture_output=True, text=True, timeout=110)
+        done = subprocess.run(command, cwd=folder, env=stack.env, capture_output=True, text=True, timeout=COMMAND_S)
         assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -355,7 +372,7 @@ class Installation:
     def run(self, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run ``fngw up`` or ``fngw down`` to its end."""
         return subprocess.run(
-            self._command(*words), capture_output=True, text=True, timeout=100, **self._with(more)
+            self._command(*words), capture_output=True, text=True, timeout=COMMAND_S, **self._with(more)
         )
 
     def begin(self, *words: str, **more: Any) -> subprocess.Popen[str]:
@@ -391,7 +408,7 @@ def installation() -> Iterator[Installation]:
     own = Installation(Path(tempfile.mkdtemp(prefix="fngw-e2e-")))
     yield own
     done = own.run("down")
-    wait_for(lambda: not own.leftovers(), f"the end of {own.leftovers()}", 10)
+    wait_for(lambda: not own.leftovers(), f"the end of {own.leftovers()}")
     remove(own.data)
     assert done.returncode == 0, done.stdout + done.stderr
 

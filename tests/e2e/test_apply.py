@@ -56,7 +56,7 @@ def test_what_the_file_says_is_what_runs(process_stack, files, unique):
         return [(step["name"], step["action"]) for step in json.loads(done.stdout)["steps"]]
 
     def answer(route: str) -> str:
-        return httpx.get(f"{stack.url}/{route}", timeout=30).text
+        return httpx.get(f"{stack.url}/{route}", timeout=60).text
 
     assert apply(FIRST, "--dry-run") == [(unique, "create"), (echo, "create")]
     assert stack.fngw("status", unique, check=False).returncode == 3

@@ -22,7 +22,7 @@ LINE = re.compile(rf"# (HELP|TYPE) .+|[a-z_]+\{{{LABEL}(,{LABEL})*\}} \S+")
 
 def samples(stack: Any) -> dict[str, float]:
     """One scrape, on a connection of its own: from either process."""
-    text = httpx.get(f"{stack.url}/-/metrics").raise_for_status().text
+    text = httpx.get(f"{stack.url}/-/metrics", timeout=60).raise_for_status().text
     assert [line for line in text.splitlines() if not LINE.fullmatch(line)] == []
     pairs = [line.rpartition(" ") for line in text.splitlines() if line[0] != "#"]
     return {key: float(value) for key, _, value in pairs}
@@ -33,8 +33,8 @@ def test_one_answer_for_all_gateways(installation: Any, unique: str, files: Any,
     folder = files({"metered_app.py": APP.replace("NAME", unique)})
     stack.fngw("deploy", str(folder / "metered_app.py"))
     for _ in range(60):
-        assert httpx.get(f"{stack.url}/{unique}").status_code == 200
-    assert httpx.get(f"{stack.url}/{unique}?by=0").status_code == 500
+        assert httpx.get(f"{stack.url}/{unique}", timeout=60).status_code == 200
+    assert httpx.get(f"{stack.url}/{unique}?by=0", timeout=60).status_code == 500
     wanted = {
         f'fngw_requests_total{{deployment="{unique}",code="2xx"}}': 60,
         f'fngw_requests_total{{deployment="{unique}",code="5xx"}}': 1,

@@ -19,7 +19,7 @@ class App:
 
 
 def told(stack, path):
-    answer = httpx.get(f"{stack.url}{path}", timeout=30)
+    answer = httpx.get(f"{stack.url}{path}", timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -71,8 +71,8 @@ def test_a_route_changes_without_a_restart(stack, project):
     moved = f"/moved/{app.name}"
     assert app.deployed(version="1", route_prefix=moved) == first
     assert told(stack, moved)["word"] == "hello"
-    assert httpx.get(f"{stack.url}/{app.name}").status_code == 404
-    assert httpx.get(f"{stack.url}/-/routes").json().get(moved) == app.name
+    assert httpx.get(f"{stack.url}/{app.name}", timeout=60).status_code == 404
+    assert httpx.get(f"{stack.url}/-/routes", timeout=60).json().get(moved) == app.name
 
 
 def test_a_wrong_prev_version_changes_nothing(stack, project):

@@ -55,28 +55,28 @@ def make(factor):
 if __name__ == "__main__":
     Main.deploy("ab", times=2)
     # It is routed when deploy returns, by a gateway that was not asked before.
-    answer = httpx.get(Main.url + "/sub")
+    answer = httpx.get(Main.url + "/sub", timeout=60)
     assert answer.json() == {"text": "abab", "prefix": "> ", "path": "/" + NAME + "/sub"}, answer.text
 
     handle = Main.get_handle()
     assert handle.sync.remote(4).result() == {"x": 8, "threaded": True}
     assert fngw.get(handle.asynced.remote(4, more=1)) == {"x": 5, "threaded": False}
     refs = [handle.options(method_name="sync").remote(i) for i in range(5)]
-    assert [r["x"] for r in fngw.get(refs, timeout=30)] == [0, 2, 4, 6, 8]
+    assert [r["x"] for r in fngw.get(refs, timeout=60)] == [0, 2, 4, 6, 8]
     first = handle.asynced.remote(1, more=10)
     async def both():
         return await asyncio.gather(handle.itself.remote([first]), handle.sync.remote(2))
     assert asyncio.run(both()) == [[{"x": 11, "threaded": False}], {"x": 4, "threaded": True}]
 
     try:
-        handle.fails.remote().result(30)
+        handle.fails.remote().result(60)
     except fngw.RemoteError as error:
         assert isinstance(error.cause, plain.Odd) and error.cause.args == ("three",), repr(error.cause)
         assert "in fails\\n" in str(error) and "fngw_runtime" not in str(error), error
     else:
         raise AssertionError("it does not fail")
     try:
-        handle.nope.remote().result(30)
+        handle.nope.remote().result(60)
     except fngw.RemoteError as error:
         assert error.code == "unknown_method" and "asynced, fails, itself, sync" in str(error), error
         assert "Traceback" not in str(error) and str(error).count("nope") == 1, error
@@ -85,12 +85,12 @@ if __name__ == "__main__":
 
     closure = make(7)
     closure.deploy()
-    assert httpx.get(closure.url, params={"x": "6"}).json() == {"scaled": 42}
+    assert httpx.get(closure.url, params={"x": "6"}, timeout=60).json() == {"scaled": 42}
     closure.delete()
-    assert httpx.get(closure.url).status_code == 404
+    assert httpx.get(closure.url, timeout=60).status_code == 404
     closure.delete()  # idempotent
     try:
-        closure.get_handle().remote().result(30)
+        closure.get_handle().remote().result(60)
     except fngw.DeploymentNotFound as error:
         assert closure.name in str(error)
     else:
@@ -125,8 +125,9 @@ shelf, counter = Shelf.options(name=name, version="1"), count.options(name=name 
 shelf.deploy(["a", "b"])
 counter.deploy()
 
-assert httpx.get(shelf.url).json() == {"goods": ["a", "b"], "module": "shop.goods", "data": "a file beside it"}
-assert counter.url is None and httpx.get(f"{shelf.url}-fn").status_code == 404
+found = httpx.get(shelf.url, timeout=60).json()
+assert found == {"goods": ["a", "b"], "module": "shop.goods", "data": "a file beside it"}
+assert counter.url is None and httpx.get(f"{shelf.url}-fn", timeout=60).status_code == 404
 assert counter.get_handle().remote([1, 2, 3]).result() == 3  # by handle alone
 
 listed = fngw.list_deployments()
@@ -142,17 +143,17 @@ else:
 
 # What was fetched can be changed and deployed again: its code and arguments stay with the gateway.
 found.options(version="2", num_replicas=2).deploy()
-assert httpx.get(shelf.url).json()["goods"] == ["a", "b"]
+assert httpx.get(shelf.url, timeout=60).json()["goods"] == ["a", "b"]
 assert fngw.get_deployment(name).num_replicas == 2
 found.options(version="3").deploy(["c"])
-assert httpx.get(shelf.url).json()["goods"] == ["c"]
+assert httpx.get(shelf.url, timeout=60).json()["goods"] == ["c"]
 
 # Its own objects come back as what they are, when they can be imported on both sides.
 assert shelf.get_handle().first.remote(shelf_of("x", "y")).result().goods == ["x"]
 
 found.delete()
 assert name not in fngw.list_deployments()
-assert httpx.get(shelf.url).status_code == 404
+assert httpx.get(shelf.url, timeout=60).status_code == 404
 """
 GOODS = """
 import pathlib
@@ -223,7 +224,7 @@ class Front:
 
 Back.deploy()
 Front.deploy(Back.get_handle())
-assert httpx.get(Front.url, params={"x": 4}).text == "8"
+assert httpx.get(Front.url, params={"x": 4}, timeout=60).text == "8"
 front = Front.get_handle()
 assert front.sync.remote(3).result() == 12
 assert {name, name + "-back"} <= set(front.found.remote().result())
@@ -235,7 +236,7 @@ except fngw.RemoteError as error:
     assert "in answer\\n" in str(error), error
 else:
     raise AssertionError("it does not fail")
-answer = httpx.get(Front.url, params={"x": 13})
+answer = httpx.get(Front.url, params={"x": 13}, timeout=60)
 assert answer.status_code == 500 and "unlucky" in answer.json()["title"], answer.text
 
 Back.delete()
@@ -275,10 +276,10 @@ def counted(request):
 
 for NUMBER in range(4):
     counted.deploy()
-    assert {httpx.get(counted.url).json() for _ in range(8)} == {NUMBER}
+    assert {httpx.get(counted.url, timeout=60).json() for _ in range(8)} == {NUMBER}
     if NUMBER == 2:
         counted.delete()
-        assert {httpx.get(counted.url).status_code for _ in range(8)} == {404}
+        assert {httpx.get(counted.url, timeout=60).status_code for _ in range(8)} == {404}
 """
     script(process_stack, text, unique)
-    assert httpx.get(f"{process_stack.url}/{unique}").json() == 3
+    assert httpx.get(f"{process_stack.url}/{unique}", timeout=60).json() == 3

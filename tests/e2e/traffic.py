@@ -33,7 +33,10 @@ class Caller(threading.Thread):
         self.book: dict[str, Any] = {"ok": 0, "versions": {}, "errors": [], "slowest_s": 0.0}
 
     def run(self) -> None:
-        while not self._stop_event.is_set():
+        last = False
+        while not last:
+            # The last call begins after the end was told: it meets all that was done before.
+            last = self._stop_event.is_set()
             began = time.monotonic()
             try:
                 version = self._call()
