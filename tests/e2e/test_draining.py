@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,7 +44,7 @@ async def chat(socket):
     async for text in socket.iter_text():
         await socket.send_text(text)
 
-@fngw.deployment(graceful_shutdown_wait_loop_s=0.5, graceful_shutdown_timeout_s=60)
+@fngw.deployment(graceful_shutdown_wait_loop_s=0.5, graceful_shutdown_timeout_s=300)
 @fngw.ingress(Starlette(routes=[WebSocketRoute("/chat", chat)]))
 class App:
     pass
@@ -66,34 +67,35 @@ def app(process_stack, project):
     return found
 
 
-def read(url: str) -> int:
-    """Read a stream to its end; return how much there was."""
-    size = 0
+def read(url: str, begun: threading.Event) -> None:
+    """Read a stream, which must break off after it has begun."""
     with httpx.stream("GET", url, timeout=60) as answer:
         assert answer.status_code == 200
         try:
-            for chunk in answer.iter_bytes():
-                size += len(chunk)
+            for _ in answer.iter_bytes():
+                begun.set()
         except httpx.RemoteProtocolError:
-            return size
+            return
     raise AssertionError("the stream looks whole")
 
 
 def test_what_outlasts_the_drain_is_lost_and_not_a_failure_of_the_function(app, wait):
     stack, url = app.stack, f"{app.stack.url}/{app.name}"
     app.deployed(version="1", graceful_shutdown_timeout_s=1)
+    streaming = threading.Event()
     with ThreadPoolExecutor() as pool:
         asked = [pool.submit(httpx.request, method, url, timeout=60) for method in ("GET", "POST")]
-        stream = pool.submit(read, url + "?stream=1")
+        stream = pool.submit(read, url + "?stream=1", streaming)
         call = pool.submit(stack.python, CALLER.replace("sys.argv[1]", repr(app.name)))
         for line in ("stuck in POST", "stuck in a call"):
             wait(lambda line=line: line in stack.fngw("logs", app.name).stdout, line)
         wait(lambda: stack.fngw("logs", app.name).stdout.count("stuck in GET") == 2, "two GETs")
+        wait(streaming.is_set, "a piece of the stream")
         stack.fngw("delete", app.name)
         answers = [future.result() for future in asked]
         assert [(a.status_code, a.json()["code"]) for a in answers] == [(502, "replica_lost")] * 2
         assert f"fngw logs {app.name}" in answers[0].json()["hint"]
-        assert stream.result() > 0
+        stream.result()
         assert json.loads(call.result().stdout) == ["FngwError", "replica_lost", 502]
 
 
@@ -101,11 +103,11 @@ def test_the_grace_follows_a_deploy_that_keeps_the_replicas(app, wait):
     before = app.deployed(version="1", graceful_shutdown_timeout_s=600)
     assert app.deployed(version="1", graceful_shutdown_timeout_s=1) == before
     with ThreadPoolExecutor() as pool:
-        stuck = pool.submit(httpx.post, f"{app.stack.url}/{app.name}", timeout=60)
+        stuck = pool.submit(httpx.post, f"{app.stack.url}/{app.name}", timeout=200)
         wait(lambda: "stuck in POST" in app.stack.fngw("logs", app.name).stdout, "the request")
         began = time.monotonic()
         app.stack.fngw("delete", app.name)
-        assert 1 <= time.monotonic() - began < 30
+        assert 1 <= time.monotonic() - began < 150  # and not 600
         assert stuck.result().status_code == 502
 
 
@@ -114,13 +116,13 @@ def test_a_websocket_is_told_to_connect_again(stack, project):
     app.write(CHAT)
     app.deployed(version="1")
     url = f"{stack.url.replace('http', 'ws', 1)}/{app.name}/chat"
-    with connect(url) as socket:
+    with connect(url, open_timeout=60) as socket:
         socket.send("hello")
-        assert socket.recv(timeout=30) == "hello"
+        assert socket.recv(timeout=60) == "hello"
         app.deployed(version="2")
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=30)  # half of its grace
+            socket.recv(timeout=60)  # a fifth of its grace
         assert closed.value.rcvd.code == 1012
-    with connect(url) as socket:
+    with connect(url, open_timeout=60) as socket:
         socket.send("again")
-        assert socket.recv(timeout=30) == "again"
+        assert socket.recv(timeout=60) == "again"

@@ -31,6 +31,8 @@ class App:
             raise ValueError(fails)
 
     async def __call__(self, request):
+        if request.method == "POST":
+            print("begun", flush=True)
         if await request.body():
             print("the whole body is there", flush=True)
         if "stuck" in request.query_params:
@@ -54,7 +56,7 @@ def app(stack, project):
 
 
 def told(app):
-    answer = httpx.get(f"{app.stack.url}/{app.name}", timeout=30)
+    answer = httpx.get(f"{app.stack.url}/{app.name}", timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -63,9 +65,14 @@ def test_a_failing_first_deploy_leaves_nothing_running(app, wait):
     error = app.deploy("no such model", version="1")
     assert error and error["type"] == "DeploymentFailed"
     assert "ValueError: no such model" in error["text"]
-    wait(lambda: not app.stack.status(app.name)["replicas"], "no replicas")
+    status = wait(lambda: stopped(app), "no replicas")
+    assert "no such model" in status["message"]
+
+
+def stopped(app):
+    """The status once it tells of the failure, and of no replica."""
     status = app.stack.status(app.name)
-    assert status["status"] == "UNHEALTHY" and "no such model" in status["message"]
+    return status if not status["replicas"] and status["status"] == "UNHEALTHY" else None
 
 
 def test_a_failing_update_leaves_the_old_version_untouched(app, wait):
@@ -85,8 +92,10 @@ def test_a_failing_update_leaves_the_old_version_untouched(app, wait):
 
 
 def settled(app):
+    """The status once it tells of the failure, and of nothing that is left of it."""
     status = app.stack.status(app.name)
-    return status if len(status["replicas"]) == status["num_replicas"] else None
+    alone = len(status["replicas"]) == status["num_replicas"]
+    return status if alone and status["status"] == "UNHEALTHY" else None
 
 
 def test_a_constructor_that_fails_twice_recovers(process_stack, project, tmp_path):
@@ -109,7 +118,8 @@ def test_a_crash_loop_backs_off_and_says_so(process_stack, project, wait):
         found = wait(lambda old=last: successor(app, old), "a successor")
         gaps.append(time.monotonic() - killed)
         [(last, pid)] = found.items()
-    assert gaps[3] > gaps[0] + 1  # 0.5, 1, 2, 4 s, on top of a start
+    # 0.5, 1, 2, 4 s, on top of a start, which may take any time.
+    assert all(gap > pause for gap, pause in zip(gaps, (0.5, 1, 2, 4), strict=True)), gaps
     os.kill(pid, signal.SIGKILL)
     status = wait(lambda: complains(app), "a status that says so")
     assert status["status"] == "UNHEALTHY" and "died" in status["message"]
@@ -129,30 +139,31 @@ def complains(app):
 
 
 def test_requests_in_flight_finish_at_delete(app, wait):
+    app.write(SOURCE.format(version="one", grace=90))
     app.deployed(version="1")
     deleting = threading.Event()
     answers = []
 
     def body():
         yield b"begun "
-        deleting.wait(60)
+        deleting.wait(90)
         yield b"and ended"
 
     url = f"{app.stack.url}/{app.name}"
-    slow = threading.Thread(target=lambda: answers.append(httpx.post(url, content=body(), timeout=60)))
+    slow = threading.Thread(target=lambda: answers.append(httpx.post(url, content=body(), timeout=90)))
     slow.start()
-    httpx.get(url)  # a later one is answered: the one before it has been sent on, too
-    httpx.delete(f"{app.stack.url}/-/api/v1/deployments/{app.name}")
-    wait(lambda: httpx.get(url).status_code == 404, "the route to be gone")
+    wait(lambda: "begun" in app.stack.fngw("logs", app.name).stdout, "the request to be in the replica")
+    httpx.delete(f"{app.stack.url}/-/api/v1/deployments/{app.name}", timeout=60)
+    wait(lambda: httpx.get(url, timeout=60).status_code == 404, "the route to be gone")
     assert not answers
     deleting.set()
-    slow.join(timeout=60)
+    slow.join(timeout=90)
     assert answers[0].status_code == 200 and answers[0].json()["version"] == "one"
     wait(lambda: gone(app), "the deployment to be gone")
 
 
 def gone(app):
-    return httpx.get(f"{app.stack.url}/-/api/v1/deployments/{app.name}").status_code == 404
+    return httpx.get(f"{app.stack.url}/-/api/v1/deployments/{app.name}", timeout=60).status_code == 404
 
 
 def test_a_stuck_request_is_cut_after_its_grace_time(stack, project, wait):
@@ -166,16 +177,19 @@ def test_a_stuck_request_is_cut_after_its_grace_time(stack, project, wait):
     wait(lambda: "stuck for ever" in stack.fngw("logs", app.name).stdout, "the request to be in the replica")
     began = time.monotonic()
     stack.fngw("delete", app.name)
-    assert time.monotonic() - began < 20
-    stuck.join(timeout=30)
+    assert time.monotonic() - began < 100  # and not 3600
+    stuck.join(timeout=60)
     assert answers[0].status_code >= 500, answers[0].text
 
 
-def test_goodbyes_and_their_errors_are_in_the_logs(app):
+def test_goodbyes_and_their_errors_are_in_the_logs(app, wait):
     app.deployed(version="1")
     app.write(SOURCE.format(version="two", grace=5))
     app.deployed(version="2")
-    deadline = time.monotonic() + 30
-    while "and a last problem" not in (text := app.stack.fngw("logs", app.name).stdout):
-        assert time.monotonic() < deadline, text
+    text = wait(lambda: last_words(app), "a last problem")
     assert "goodbye from one" in text and "__del__ raised RuntimeError" in text
+
+
+def last_words(app):
+    text = app.stack.fngw("logs", app.name).stdout
+    return text if "and a last problem" in text else None

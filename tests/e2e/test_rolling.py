@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-import time
 
 import httpx
 import pytest
@@ -30,6 +29,8 @@ class App:
             return self.lines(int(query["stream"]))
         if "size" in query:
             return Response(b"x" * int(query["size"]), headers={{"app-version": VERSION}})
+        if "told" in query:
+            print("begun", flush=True)
         body = await request.body()
         return {{"version": VERSION, "pid": os.getpid(), "sha256": hashlib.sha256(body).hexdigest()}}
 
@@ -53,7 +54,7 @@ class Sampler:
         self.samples = []
 
     def _look(self):
-        with httpx.Client(base_url=self._stack.url, timeout=30) as http:
+        with httpx.Client(base_url=self._stack.url, timeout=60) as http:
             while not self._stop.is_set():
                 states = [r["state"] for r in http.get(f"/-/api/v1/deployments/{self._name}").json()["replicas"]]
                 self.samples.append(states)
@@ -87,7 +88,7 @@ def update_under_load(app, traffic, before, after):
     with traffic(app.stack, app.name) as load, Sampler(app.stack, app.name) as seen:
         app.write(SOURCE.format(version="two"))
         second = app.deployed(version="2", num_replicas=after)
-        told = [httpx.get(f"{app.stack.url}/{app.name}").json()["version"] for _ in range(20)]
+        told = [httpx.get(f"{app.stack.url}/{app.name}", timeout=60).json()["version"] for _ in range(20)]
     assert not load.errors, load.errors
     assert set(told) == {"two"}  # deploy returns when every gateway routes accordingly
     assert len(first) == before and len(second) == after and not first.keys() & second.keys()
@@ -117,44 +118,45 @@ def test_scale_and_version_change_in_one_deploy(process_stack, project, traffic,
     update_under_load(project(process_stack), traffic, before, after)
 
 
-def test_what_is_in_flight_ends_on_the_code_that_it_started_with(stack, project):
+def test_what_is_in_flight_ends_on_the_code_that_it_started_with(stack, project, wait):
     app = project(stack)
     app.write(SOURCE.format(version="one"))
-    app.deployed(version="1")
+    app.deployed(version="1", graceful_shutdown_timeout_s=90)
     updated = threading.Event()
     answers = []
 
     def body():
         yield b"begun "
-        updated.wait(60)
+        updated.wait(90)
         yield b"and ended"
 
-    slow = threading.Thread(target=lambda: answers.append(httpx.post(url, content=body(), timeout=60).json()))
+    slow = threading.Thread(target=lambda: answers.append(httpx.post(told, content=body(), timeout=90).json()))
     url = f"{stack.url}/{app.name}"
+    told = f"{url}?told=1"
     slow.start()
+    wait(lambda: "begun" in stack.fngw("logs", app.name).stdout, "the request to be in the replica")
     app.write(SOURCE.format(version="two"))
     app.deployed(version="2")
-    assert httpx.get(url).json()["version"] == "two"
+    assert httpx.get(url, timeout=60).json()["version"] == "two"
     assert not answers
     updated.set()
-    slow.join(timeout=60)
+    slow.join(timeout=90)
     assert answers[0]["version"] == "one"
     assert answers[0]["sha256"] == hashlib.sha256(b"begun and ended").hexdigest()
 
 
-def test_of_two_deploys_that_race_the_later_one_wins(stack, project):
+def test_of_two_deploys_that_race_the_later_one_wins(stack, project, wait):
     app = project(stack)
     app.write(SOURCE.format(version="one"))
     first = app.deployed(version="1")
     app.write(SOURCE.format(version="two"))
-    earlier = app.begin(60.0, version="2")
-    deadline = time.monotonic() + 30
-    while len(stack.status(app.name)["replicas"]) < 2:
-        assert earlier.poll() is None and time.monotonic() < deadline
+    earlier = app.begin(600.0, version="2")
+    wait(lambda: len(stack.status(app.name)["replicas"]) == 2, "the first new replica, which takes for ever")
+    assert earlier.poll() is None
     app.write(SOURCE.format(version="three"))
     assert app.deploy(version="3") is None
     error = app.end(earlier)
     assert error and (error["type"], error["code"]) == ("DeploymentFailed", "superseded")
-    assert httpx.get(f"{stack.url}/{app.name}").json()["version"] == "three"
+    assert httpx.get(f"{stack.url}/{app.name}", timeout=60).json()["version"] == "three"
     left = stack.replicas(app.name)
     assert len(left) == 1 and not left.keys() & first.keys()
