@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,7 +28,10 @@ class Counted:
     async def __call__(self, request):
         self.enter()
         try:
-            await asyncio.sleep(float(request.query_params.get("sleep", 0.05)))
+            if "gate" in request.query_params:
+                while not os.path.exists(request.query_params["gate"]):
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
             return self.most
         finally:
             self.leave()
@@ -61,7 +65,7 @@ import fngw
 handle = fngw.get_deployment("NAME").get_handle()
 counts = {}
 while len(counts) < 2:
-    pid, entered = handle.count.remote().result(10)
+    pid, entered = handle.count.remote().result(60)
     counts[pid] = entered
 print(sum(counts.values()))
 """
@@ -102,10 +106,17 @@ async def test_no_replica_ever_runs_more_than_its_limit(two_gateways: Any, uniqu
     assert max(*most, int(called.stdout)) == 3, "the limit is reached, and not exceeded"
 
 
-async def test_a_full_queue_refuses_and_says_when_to_come_back(process_stack: Any, unique: str, files: Any):
+async def test_a_full_queue_refuses_and_says_when_to_come_back(
+    process_stack: Any, unique: str, files: Any, tmp_path: Path
+):
     deploy(process_stack, unique, files, queue=4)
+    gate = tmp_path / "gate"
     async with httpx.AsyncClient(base_url=process_stack.url, timeout=60) as http:
-        answers = await asyncio.gather(*(http.get(f"/{unique}?sleep=1") for _ in range(30)))
+        asked = [asyncio.create_task(http.get(f"/{unique}", params={"gate": str(gate)})) for _ in range(30)]
+        # Until the gate is open the others can only be refused.
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        gate.touch()
+        answers = await asyncio.gather(*asked)
         refused = [a for a in answers if a.status_code != 200]
         # Two replicas with three places each, and four places in the queue.
         assert len(answers) - len(refused) >= 10
@@ -114,9 +125,10 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(process_stack: An
         assert all(int(a.headers["retry-after"]) >= 1 for a in refused)
 
 
-def test_who_leaves_the_queue_never_reaches_a_replica(process_stack: Any, unique: str, files: Any):
+def test_who_leaves_the_queue_never_reaches_a_replica(process_stack: Any, unique: str, files: Any, tmp_path: Path):
     deploy(process_stack, unique, files, queue=1000)
     port = int(process_stack.url.rpartition(":")[2])
+    gate = tmp_path / "gate"
 
     def send(path: str) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", port))
@@ -124,14 +136,16 @@ def test_who_leaves_the_queue_never_reaches_a_replica(process_stack: Any, unique
         return connection
 
     def gateway_has_read_all() -> None:
-        httpx.get(f"{process_stack.url}/-/healthz")  # one event loop: what came before is read before
+        httpx.get(f"{process_stack.url}/-/healthz", timeout=60)  # one event loop: what came before is read before
 
-    busy = [send(f"/{unique}?sleep=2") for _ in range(6)]
+    busy = [send(f"/{unique}?gate={gate}") for _ in range(6)]
     gateway_has_read_all()
-    queued = [send(f"/{unique}?sleep=0") for _ in range(20)]
+    queued = [send(f"/{unique}") for _ in range(20)]
     gateway_has_read_all()
     for connection in queued:
         connection.close()
+    gateway_has_read_all()
+    gate.touch()
     for connection in busy:
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
         connection.close()
