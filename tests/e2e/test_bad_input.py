@@ -80,10 +80,10 @@ def test_files_that_cannot_be_deployed(process_stack, files):
     as_json = process_stack.fngw("deploy", "raises.py", "--json", check=False, cwd=folder)
     error = json.loads(as_json.stdout)["error"]
     assert error["code"] == "import_failed" and "Traceback" in error["detail"] and as_json.returncode == 1
-    assert httpx.get(f"{process_stack.url}/-/api/v1/deployments").json() == {"deployments": []}
+    assert httpx.get(f"{process_stack.url}/-/api/v1/deployments", timeout=60).json() == {"deployments": []}
 
 
-def test_a_constructor_that_raises(stack, files, unique):
+def test_a_constructor_that_raises(stack, files, unique, wait):
     folder = files({"good.py": GOOD.format(name=unique), "bad.py": BAD.format(name=unique)})
 
     def deploy(*words: str) -> subprocess.CompletedProcess[str]:
@@ -93,11 +93,12 @@ def test_a_constructor_that_raises(stack, files, unique):
     text = told(deploy("bad.py"))
     assert f"Error: the deploy of {unique} failed: its constructor raised OSError: no weights at" in text
     assert "in load" in text and "nothing runs under this name" in text and f"fngw logs {unique}" in text
-    status = stack.status(unique)
-    assert (status["status"], status["replicas"]) == ("UNHEALTHY", [])
+    # The status tells of it a moment later.
+    status = wait(lambda: failed(stack.status(unique)), "the end of its replica")
+    assert status["replicas"] == []
     assert "no weights" in status["message"] and "no weights" in stack.fngw("status", unique).stdout
-    assert httpx.get(f"{stack.url}/{unique}").status_code in (404, 503)
-    assert "OSError: no weights" in stack.fngw("logs", unique).stdout
+    assert httpx.get(f"{stack.url}/{unique}", timeout=60).status_code in (404, 503)
+    wait(lambda: "OSError: no weights" in stack.fngw("logs", unique).stdout, "what it wrote to be kept")
 
     assert deploy("good.py").returncode == 0
     before = stack.replicas(unique)
@@ -109,14 +110,20 @@ def test_a_constructor_that_raises(stack, files, unique):
     assert (done.returncode, error["code"]) == (1, "constructor_failed")
     assert "what served before serves on" in error["hint"] and "in load" in error["detail"]
     assert stack.replicas(unique) == before
-    assert httpx.get(f"{stack.url}/{unique}").text == "none"
-    status = stack.status(unique)
-    assert (status["status"], status["version"]) == ("UNHEALTHY", "1") and "no weights" in status["message"]
+    assert httpx.get(f"{stack.url}/{unique}", timeout=60).text == "none"
+    status = wait(lambda: failed(stack.status(unique)), "the status to tell of it")
+    assert status["version"] == "1" and "no weights" in status["message"]
 
     # The way back is a deploy that works.
     assert deploy("good.py", "--version", "3", "--arg", "new").returncode == 0
-    assert httpx.get(f"{stack.url}/{unique}").text == "new"
+    assert httpx.get(f"{stack.url}/{unique}", timeout=60).text == "new"
     assert stack.status(unique)["status"] == "HEALTHY" and stack.status(unique)["message"] == ""
+
+
+def failed(status: dict) -> dict | None:
+    """That of a failure, when nothing is left of what failed."""
+    left = [r for r in status["replicas"] if r["state"] != "READY"]
+    return status if status["status"] == "UNHEALTHY" and not left else None
 
 
 def test_the_sdk_raises_what_the_command_line_tells(process_stack, script, unique):
@@ -188,7 +195,7 @@ def test_a_bundle_larger_than_the_gateway_takes(installation, files, unique):
 
 
 def deployed(stack) -> list[str]:
-    return [d["name"] for d in httpx.get(f"{stack.url}/-/api/v1/deployments").json()["deployments"]]
+    return [d["name"] for d in httpx.get(f"{stack.url}/-/api/v1/deployments", timeout=60).json()["deployments"]]
 
 
 # -- fngw up ----------------------------------------------------------------------------------------------
@@ -288,7 +295,7 @@ def test_a_full_disk(installation, small_disk, files, wait):
     error = refused()
     assert error and error["code"] == "disk_full" and "free some space" in error["hint"], error
     # What runs goes on, and can be looked at.
-    assert httpx.get(f"{stack.url}/app").text == "none"
+    assert httpx.get(f"{stack.url}/app", timeout=60).text == "none"
     assert stack.replicas("app") == before and stack.status("app")["version"] == "1"
     assert not list((small_disk / "blobs").rglob("*.new"))
     wait(lambda: "free some space" in stack.log("up"), "the supervisor to say so")

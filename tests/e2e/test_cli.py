@@ -97,21 +97,23 @@ def fngw(stack, files):
     return lambda *words, **more: stack.fngw(*words, check=False, cwd=folder, **more)
 
 
-def test_from_deploy_to_delete(stack, fngw):
+def test_from_deploy_to_delete(stack, fngw, wait):
     done = fngw("deploy", "app.py")
     assert done.returncode == 0 and done.stdout == ""
     lines = done.stderr.splitlines()
     for name in ("Greeter", "echo"):
         assert lines[lines.index(f"{name} runs at {stack.url}/{name}") + 1] == f"  curl {stack.url}/{name}"
     assert "\x1b" not in done.stderr
-    assert httpx.get(f"{stack.url}/Greeter", params={"name": "Ada"}).text == "Hello, Ada"
+    assert httpx.get(f"{stack.url}/Greeter", params={"name": "Ada"}, timeout=60).text == "Hello, Ada"
 
+    # An engine's log has a line a moment after it was written.
+    wait(lambda: "asked by Ada" in fngw("logs", "Greeter").stdout, "the line of that request")
     looks(stack, fngw)
     calls(fngw)
     changes(stack, fngw)
 
     assert fngw("delete", "Greeter", "echo").stdout == "deleted Greeter\ndeleted echo\n"
-    assert httpx.get(f"{stack.url}/Greeter").status_code == 404
+    assert httpx.get(f"{stack.url}/Greeter", timeout=60).status_code == 404
     assert fngw("list").stdout == "nothing is deployed; fngw deploy FILE changes that\n"
     assert json.loads(fngw("list", "--json").stdout) == {"deployments": []}
 
@@ -233,4 +235,4 @@ def test_exit_codes_and_hints(process_stack, files):
     assert error(fngw(*away, "--json"), 4)["code"] == "unreachable"
     assert error(fngw("deploy", "app.py", *away[1:], "--json"), 4)["code"] == "unreachable"
 
-    assert httpx.get(f"{process_stack.url}/-/routes").json() == {}  # none of these deployed anything
+    assert httpx.get(f"{process_stack.url}/-/routes", timeout=60).json() == {}  # none of these deployed anything
