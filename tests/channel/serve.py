@@ -108,7 +108,7 @@ class FaultyServer:
             self._asked.clear()
             self._sent.clear()
 
-    def wait_sent(self, pattern: str, size: int = 1, timeout: float = 20.0) -> None:
+    def wait_sent(self, pattern: str, size: int = 1, timeout: float = 60.0) -> None:
         """Block until `size` bytes were sent for paths like `pattern`: to kill a client in mid-download.
 
         Raises:

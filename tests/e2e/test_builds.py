@@ -106,10 +106,14 @@ def test_the_log_of_a_failed_build(process_stack: Any, unique: str, app: Any) ->
     assert "failed: " in process_stack.fngw("logs", unique, "--build", "-f").stdout
 
 
-def test_the_doctor_and_what_it_advises(stack: Any, app: Any) -> None:
-    stack.fngw("build", app())
+def checks(stack: Any) -> dict[str, Any]:
+    """What the doctor finds, by name."""
     done = stack.fngw("doctor", "--json", check=False)
-    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    return {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+
+
+def test_the_doctor_and_what_it_advises(stack: Any, app: Any, wait: Any) -> None:
+    stack.fngw("build", app())
     well = (
         "gateway",
         "version",
@@ -122,12 +126,17 @@ def test_the_doctor_and_what_it_advises(stack: Any, app: Any) -> None:
         "dispatchers",
         "base",
     )
-    assert {name: found[name]["state"] for name in well} == dict.fromkeys(well, "ok")
+
+    def all_well() -> dict[str, Any] | None:
+        found = checks(stack)
+        return found if all(found[name]["state"] == "ok" for name in well) else None
+
+    # Parts are behind, or not known, for a moment now and then.
+    found = wait(all_well, "all to be well")
     assert found["engine"]["state"] == ("ok" if stack.engine == "docker" else "warning")
     assert "0 locks" not in found["stored"]["message"]
     stack.fngw("prune", "--yes")
-    after = json.loads(stack.fngw("doctor", "--json", check=False).stdout)["checks"]
-    caches = next(check["message"] for check in after if check["name"] == "caches")
+    caches = checks(stack)["caches"]["message"]
     assert "0 KiB of 20.0 GiB" in caches, caches
 
 
@@ -136,5 +145,5 @@ def test_images_go_to_the_registry_that_up_names(own_stack: Any, files: Any, reg
     with own_stack("docker", "--registry", registry) as stack:
         ref = json.loads(stack.fngw("build", "kept.py:kept", "--json", cwd=folder).stdout)["ref"]
     host, _, repository = registry.partition("/")
-    tags = httpx.get(f"http://{host}/v2/{repository}/tags/list").json()["tags"]
+    tags = httpx.get(f"http://{host}/v2/{repository}/tags/list", timeout=60).json()["tags"]
     assert tags == [ref.partition(":")[2]]

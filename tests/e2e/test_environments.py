@@ -112,18 +112,18 @@ def test_what_cannot_be_solved_says_why_and_leaves_what_serves(stack: Any, uniqu
 def test_a_deploy_that_is_overtaken_stops_its_build(
     stack: Any, unique: str, app: Any, channel: Any, wait: Any
 ) -> None:
-    channel.delay("conda/*legacylib-1.15*", seconds=60)
+    channel.delay("conda/*legacylib-1.15*", seconds=600)
     begun = stack.fngw("deploy", app(ONE, VERSION="1", SPEC="legacylib=1.15"), "--no-wait", "--json")
     assert json.loads(begun.stdout)
     wait(lambda: channel.count("conda/*legacylib-1.15*"), "a download")
     stack.fngw("deploy", app(ONE, VERSION="2", SPEC="legacylib=2.3"))
-    assert not list(stack.data_dir.glob("cache/stage/*"))
+    wait(lambda: not list(stack.data_dir.glob("cache/stage/*")), "the end of the first build")
     with stack.http as http:
         assert http.get(f"/{unique}").text == "2 new"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # it downloads scikit-learn
+@pytest.mark.timeout(600)  # it downloads scikit-learn
 def test_the_example_that_reads_digits(docker_stack: Any, unique: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(EXAMPLES / "digits", tmp_path / "digits"))
     docker_stack.fngw("deploy", str(folder / "app.py"), "--name", unique, timeout=300)

@@ -130,8 +130,11 @@ def test_a_deploy_waits_for_room_and_can_be_given_up(own_stack, project, files, 
         (holder,) = stack.replicas(app.name)
         folder = files({"late.py": ENVIRONMENT.replace("App", "Late")})
         words = ("deploy", "late.py", "--set", "memory=400MiB", "--set", "num_cpus=1")
-        given_up = stack.fngw(*words, "--timeout", "3", check=False, cwd=folder)
-        assert given_up.returncode == 1
+        for patience in ("3", "10", "30"):  # what comes before the wait takes longer on a busy machine
+            given_up = stack.fngw(*words, "--timeout", patience, check=False, cwd=folder)
+            assert given_up.returncode == 1
+            if "waiting for" in given_up.stderr:
+                break
         missing = f"waiting for 400 MiB of memory: 324 MiB of 1 GiB free; held by {app.name} (replica {holder})"
         cpus = f"1 CPUs: 0.5 of 2 free; held by {app.name} (replica {holder})"
         assert missing in given_up.stderr and cpus in given_up.stderr
@@ -140,7 +143,7 @@ def test_a_deploy_waits_for_room_and_can_be_given_up(own_stack, project, files, 
         wait(lambda: missing in message(stack, "Late"), "the status to say what is missing")
         stack.fngw("delete", app.name)
         wait(lambda: stack.replicas("Late"), "it to start")
-        assert httpx.get(f"{stack.url}/Late", timeout=30).status_code == 200
+        assert httpx.get(f"{stack.url}/Late", timeout=60).status_code == 200
         assert "memory: 624 MiB of 1 GiB free" in stack.fngw("gpus").stdout
         stack.fngw("delete", "Late")
 
@@ -158,7 +161,7 @@ def test_what_can_never_fit_is_refused_at_once(own_stack, project, inventory, mo
         no_gpu = app.deploy(num_gpus=1)
         assert (no_gpu["type"], no_gpu["code"]) == ("ValidationError", "no_gpu")
         assert "FNGW_GPU_INVENTORY" in no_gpu["hint"]
-        assert httpx.get(f"{stack.url}/-/api/v1/deployments/{app.name}", timeout=30).status_code == 404
+        assert httpx.get(f"{stack.url}/-/api/v1/deployments/{app.name}", timeout=60).status_code == 404
 
 
 # -- GPUs -------------------------------------------------------------------------------------------------
@@ -170,7 +173,7 @@ def test_two_halves_share_a_gpu_and_a_third_waits(own_stack, project, files, inv
         app.write(ENVIRONMENT)
         app.deployed(version="1", num_gpus=0.5, num_replicas=2, num_cpus=3)
         assert [r["gpus"] for r in stack.status(app.name)["replicas"]] == [[GPU], [GPU]]
-        env = httpx.get(f"{stack.url}/{app.name}", timeout=30).json()
+        env = httpx.get(f"{stack.url}/{app.name}", timeout=60).json()
         assert env == {"CUDA_VISIBLE_DEVICES": GPU, "OMP_NUM_THREADS": "3"}
         (device,) = json.loads(stack.fngw("gpus", "--json").stdout)["gpus"]
         assert [(x["deployment"], x["share"], x["memory_mib"]) for x in device["leases"]] == [
@@ -192,10 +195,10 @@ def test_without_a_gpu_none_is_seen_and_own_variables_are_refused(process_stack,
     app = project(process_stack)
     app.write(ENVIRONMENT)
     app.deployed()
-    env = httpx.get(f"{process_stack.url}/{app.name}", timeout=30).json()
+    env = httpx.get(f"{process_stack.url}/{app.name}", timeout=60).json()
     assert env == {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     app.deployed(env={"OMP_NUM_THREADS": "7"})
-    assert httpx.get(f"{process_stack.url}/{app.name}", timeout=30).json()["OMP_NUM_THREADS"] == "7"
+    assert httpx.get(f"{process_stack.url}/{app.name}", timeout=60).json()["OMP_NUM_THREADS"] == "7"
     with process_stack.http as http:
         spec = http.get(f"/-/api/v1/deployments/{app.name}/spec").json()["spec"]
         for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_MPS_PIPE_DIRECTORY"):
@@ -286,16 +289,25 @@ class App:
 def test_a_replica_that_is_killed_for_memory_is_told_as_such(docker_stack, project, wait):
     app = project(docker_stack)
     app.write(HOG)
-    (replica,) = app.deployed(memory="200MiB")
-    answer = httpx.post(f"{docker_stack.url}/{app.name}", content=b"400", timeout=60)
-    why = f"replica {replica} was killed: out of memory (it may have 200 MiB)"
-    assert (answer.status_code, answer.json()["code"]) == (502, "replica_lost")
-    assert why in answer.json()["title"]
-    (lost,) = docker_stack.status(app.name)["lost"]
+    app.deployed(memory="200MiB")
+    replica, why = wait(lambda: killed(app), "an answer that says why")
+    lost = docker_stack.status(app.name)["lost"][-1]
     assert (lost["id"], lost["code"], lost["message"]) == (replica, "out_of_memory", why)
     assert why in docker_stack.fngw("status", app.name).stdout
     wait(lambda: f"fngw: {why}" in docker_stack.fngw("logs", app.name).stdout, "the log to be kept")
     wait(lambda: docker_stack.status(app.name)["status"] == "HEALTHY", "another replica")
+
+
+def killed(app):
+    """Have a replica use too much; return its id and why it died, if the answer has that.
+
+    The gateway waits a second for the reason; what a busy engine tells later is only in the status.
+    """
+    before = app.stack.replicas(app.name)
+    answer = httpx.post(f"{app.stack.url}/{app.name}", content=b"400", timeout=60)
+    assert (answer.status_code, answer.json()["code"]) == (502, "replica_lost")
+    told = {r: f"replica {r} was killed: out of memory (it may have 200 MiB)" for r in before}
+    return next(((r, why) for r, why in told.items() if why in answer.json()["title"]), None)
 
 
 # -- an inventory that makes no sense ----------------------------------------------------------------------
@@ -309,4 +321,4 @@ def test_an_inventory_that_makes_no_sense_is_named_where_fngw_was_started(instal
     wait(lambda: told in (installation.data / "logs" / "up.log").read_text(), "the reason to be told")
     path.write_text('{"gpus": [{"uuid": "GPU-0", "memory": "1GiB"}]}')
     url = installation.held["url"]
-    wait(lambda: httpx.get(f"{url}/-/api/v1/gpus", timeout=10).json()["gpus"], "it to be read once it is mended")
+    wait(lambda: httpx.get(f"{url}/-/api/v1/gpus", timeout=60).json()["gpus"], "it to be read once it is mended")
