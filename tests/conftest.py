@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.channel.make import Tree
@@ -51,8 +52,7 @@ def channel(channel_tree: Tree) -> Iterator[FaultyServer]:
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
     """A registry of images of this test's own; its ``HOST/REPOSITORY``."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = taken.getsockname()
+    address = ("127.0.0.1", free_port())
     config = {
         "version": "0.1",
         "log": {"level": "error"},
@@ -63,7 +63,7 @@ def registry(tmp_path: Path) -> Iterator[str]:
     path.write_text(json.dumps(config))  # JSON is YAML
     process = subprocess.Popen(["docker-registry", "serve", path], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not _answers(address):
             assert time.monotonic() < deadline and process.poll() is None, "the registry did not start"
             time.sleep(0.02)
