@@ -50,7 +50,7 @@ class PrivateEngine:
         """As an upgrade of the engine does: containers die with it."""
         assert self._process is not None
         self._process.terminate()
-        assert self._process.wait(timeout=60) is not None
+        assert self._process.wait(timeout=180) is not None
 
     def load(self, *images: str) -> None:
         """Copy images from the usual engine."""
@@ -66,10 +66,14 @@ class PrivateEngine:
     def kill(self) -> None:
         """As a crash of the engine does."""
         assert self._process is not None
+        noted = self.folder / "exec/containerd/containerd.pid"
+        containerd = Path("/proc") / noted.read_text().strip() / "exe" if noted.exists() else None
         self._process.kill()
         self._process.wait()
-        # Its containerd dies with it, and would not be started again as long as it seems to run.
-        for stale in (self.folder / "pid", self.folder / "exec/containerd/containerd.pid"):
+        # Its containerd dies with it, a moment later, and would not be started again as long as it seems to run.
+        if containerd is not None:
+            self._wait(lambda: not _runs(containerd), "the end of its containerd")
+        for stale in (self.folder / "pid", noted):
             stale.unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -84,3 +88,11 @@ class PrivateEngine:
         """What is mounted below its folder, the innermost first."""
         points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         return sorted((p for p in points if p.startswith(f"{self.folder}/")), reverse=True)
+
+
+def _runs(exe: Path) -> bool:
+    """Whether a process is there that is no zombie: those have no program any more."""
+    try:
+        return bool(exe.readlink())
+    except OSError:
+        return False
