@@ -34,7 +34,7 @@ MOST_GROWTH = 1.0
 #: With fewer samples in the last third, or fewer requests, a slope would be noise.
 LEAST_SAMPLES = 5
 LEAST_REQUESTS = 200_000
-CENSUS_S = 10.0
+CENSUS_S = 60.0
 _CONNECTED = re.compile(r" 0001 03 +\d+ (\S+)$", re.MULTILINE)
 
 
@@ -151,7 +151,9 @@ class Watch:
 
     def _ask_replica(self, pid: int) -> dict[str, int]:
         """Ask one replica itself, past the gateway."""
-        with httpx.Client(transport=httpx.HTTPTransport(uds=self._folders[pid] + protocol.SOCKET_FILE)) as client:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=self._folders[pid] + protocol.SOCKET_FILE), timeout=CENSUS_S
+        ) as client:
             found: dict[str, int] = client.get("http://steady/census/0").json()
         return found
 
