@@ -63,14 +63,13 @@ def test_deployments_come_back_by_themselves(engine, installation, files, wait):
 
     down = installation.run("down", "--json")
     assert json.loads(down.stdout) == {"stopped": True} and down.returncode == 0
-    wait(lambda: not installation.leftovers(), "the end of all processes", 5)
+    wait(lambda: not installation.leftovers(), "the end of all processes")
     assert engine == "process" or not containers(stack)
     again = installation.run("down")
     assert again.returncode == 0 and "no fngw is running" in again.stdout
 
     stack = installation.up(engine)
-    # Whoever asks before they are back waits for them.
-    assert httpx.get(f"{stack.url}/Counter", timeout=60).json()["word"] == "kept"
+    assert wait(lambda: word(stack), "an answer") == "kept"
     wait(lambda: len(stack.replicas("Counter")) == 2 and stack.replicas("hidden"), "the deployments")
     assert not before.keys() & stack.replicas("Counter").keys()
     assert stack.status("Counter")["version"] == "1"
@@ -84,15 +83,24 @@ def test_a_killed_supervisor_leaves_nothing(engine, installation, files, wait):
     running = containers(stack) if engine == "docker" else list(stack.replicas("Counter").values())
     assert len(running) == 2
     os.kill(installation.held["pid"], signal.SIGKILL)
-    wait(lambda: not installation.leftovers(), "the end of its parts", 30)
+    wait(lambda: not installation.leftovers(), "the end of its parts")
     if engine == "docker":
         assert not containers(stack)
     else:
-        assert not any(map(alive, running))
+        wait(lambda: not any(map(alive, running)), "the end of its replicas")
 
     stack = installation.up(engine)
-    assert httpx.get(f"{stack.url}/Counter", timeout=60).json()["word"] == "kept"
+    assert wait(lambda: word(stack), "an answer") == "kept"
     wait(lambda: len(stack.replicas("Counter")) == 2, "the deployment")
+
+
+def word(stack) -> str | None:
+    """What a replica answers. Whoever asks before they are back waits for them: half a minute at most."""
+    answer = httpx.get(f"{stack.url}/Counter", timeout=60)
+    if answer.status_code != 200:
+        assert answer.json()["code"] == "no_replicas" and answer.elapsed.total_seconds() > 29, answer.text
+        return None
+    return answer.json()["word"]
 
 
 def test_ctrl_c_in_a_terminal(installation, files, wait):
@@ -116,9 +124,9 @@ def test_ctrl_c_in_a_terminal(installation, files, wait):
     os.write(stack_side, b"\x03")  # the terminal makes SIGINT of it, for all that run in it
     said = read_until(stack_side, "come back at the next fngw up")
     assert "draining replicas" in said and "Traceback" not in said and "Error" not in said
-    assert up.wait(30) == 0
+    assert up.wait(60) == 0
     os.close(stack_side)
-    wait(lambda: not installation.leftovers(), "the end of all processes", 5)
+    wait(lambda: not installation.leftovers(), "the end of all processes")
 
 
 def _take(terminal: int):
@@ -180,7 +188,7 @@ def test_the_nursery_may_die(installation, wait):
 
 def healthy(stack) -> bool:
     try:
-        return httpx.get(f"{stack.url}/-/healthz").status_code == 200
+        return httpx.get(f"{stack.url}/-/healthz", timeout=60).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -195,4 +203,4 @@ def test_a_token(installation, files):
     assert wrong.returncode == 5 and json.loads(wrong.stdout)["error"]["code"] == "unauthorized"
     assert stack.fngw("deploy", "app.py", "--token", "s3cret", cwd=folder).returncode == 0
     assert stack.fngw("call", "hidden", "--data", "1", "--token", "s3cret").stdout == "2\n"
-    assert httpx.get(f"{stack.url}/Counter").status_code == 200  # users of what is deployed need none
+    assert httpx.get(f"{stack.url}/Counter", timeout=60).status_code == 200  # users of what is deployed need none
