@@ -89,6 +89,11 @@ class Stack:
         answer.raise_for_status()
         return answer.json()
 
+    def logs(self, name: str) -> str:
+        """What its replicas have written: as ``fngw logs`` has it, and cheaper to ask for again and again."""
+        answer = httpx.get(f"{self.url}/-/api/v1/deployments/{name}/logs", timeout=DEADLINE_S)
+        return answer.raise_for_status().text
+
     def replicas(self, name: str) -> dict[str, int]:
         """The serving replicas: id → pid."""
         return {r["id"]: r["pid"] for r in self.status(name)["replicas"] if r["state"] == "READY"}

@@ -98,7 +98,7 @@ def test_a_constructor_that_raises(stack, files, unique, wait):
     assert status["replicas"] == []
     assert "no weights" in status["message"] and "no weights" in stack.fngw("status", unique).stdout
     assert httpx.get(f"{stack.url}/{unique}", timeout=60).status_code in (404, 503)
-    wait(lambda: "OSError: no weights" in stack.fngw("logs", unique).stdout, "what it wrote to be kept")
+    wait(lambda: "OSError: no weights" in stack.logs(unique), "what it wrote to be kept")
 
     assert deploy("good.py").returncode == 0
     before = stack.replicas(unique)

@@ -88,8 +88,8 @@ def test_what_outlasts_the_drain_is_lost_and_not_a_failure_of_the_function(app, 
         stream = pool.submit(read, url + "?stream=1", streaming)
         call = pool.submit(stack.python, CALLER.replace("sys.argv[1]", repr(app.name)))
         for line in ("stuck in POST", "stuck in a call"):
-            wait(lambda line=line: line in stack.fngw("logs", app.name).stdout, line)
-        wait(lambda: stack.fngw("logs", app.name).stdout.count("stuck in GET") == 2, "two GETs")
+            wait(lambda line=line: line in stack.logs(app.name), line)
+        wait(lambda: stack.logs(app.name).count("stuck in GET") == 2, "two GETs")
         wait(streaming.is_set, "a piece of the stream")
         stack.fngw("delete", app.name)
         answers = [future.result() for future in asked]
@@ -104,7 +104,7 @@ def test_the_grace_follows_a_deploy_that_keeps_the_replicas(app, wait):
     assert app.deployed(version="1", graceful_shutdown_timeout_s=1) == before
     with ThreadPoolExecutor() as pool:
         stuck = pool.submit(httpx.post, f"{app.stack.url}/{app.name}", timeout=200)
-        wait(lambda: "stuck in POST" in app.stack.fngw("logs", app.name).stdout, "the request")
+        wait(lambda: "stuck in POST" in app.stack.logs(app.name), "the request")
         began = time.monotonic()
         app.stack.fngw("delete", app.name)
         assert 1 <= time.monotonic() - began < 150  # and not 600

@@ -193,7 +193,7 @@ def errors(site: httpx.Client, stack, wait) -> None:
     assert wanted.headers["x-request-id"] == "find-me-1"
     # An engine's log has a line a moment after it was written; one of them is of the traceback.
     parts = ("ValueError: no such thing", "find-me-1", 'raise ValueError("no such thing")')
-    wait(lambda: all(part in stack.fngw("logs", "Site").stdout for part in parts), "the exception in the log")
+    wait(lambda: all(part in stack.logs("Site") for part in parts), "the exception in the log")
 
 
 def ids_and_timing(site: httpx.Client) -> None:

@@ -294,7 +294,7 @@ def test_a_replica_that_is_killed_for_memory_is_told_as_such(docker_stack, proje
     lost = docker_stack.status(app.name)["lost"][-1]
     assert (lost["id"], lost["code"], lost["message"]) == (replica, "out_of_memory", why)
     assert why in docker_stack.fngw("status", app.name).stdout
-    wait(lambda: f"fngw: {why}" in docker_stack.fngw("logs", app.name).stdout, "the log to be kept")
+    wait(lambda: f"fngw: {why}" in docker_stack.logs(app.name), "the log to be kept")
     wait(lambda: docker_stack.status(app.name)["status"] == "HEALTHY", "another replica")
 
 

@@ -134,7 +134,7 @@ def test_what_is_in_flight_ends_on_the_code_that_it_started_with(stack, project,
     url = f"{stack.url}/{app.name}"
     told = f"{url}?told=1"
     slow.start()
-    wait(lambda: "begun" in stack.fngw("logs", app.name).stdout, "the request to be in the replica")
+    wait(lambda: "begun" in stack.logs(app.name), "the request to be in the replica")
     app.write(SOURCE.format(version="two"))
     app.deployed(version="2")
     assert httpx.get(url, timeout=60).json()["version"] == "two"
