@@ -34,7 +34,9 @@ class App:
 
 
 def versions(stack: Any, name: str) -> list[str]:
-    return [v["version"] for v in json.loads(stack.fngw("versions", name, "--json").stdout)["versions"]]
+    with stack.http as http:
+        found = http.get(f"/-/api/v1/deployments/{name}/versions").raise_for_status().json()
+    return [v["version"] for v in found["versions"]]
 
 
 def blobs(stack: Any) -> list[Path]:
