@@ -65,10 +65,13 @@ class Meter:
 
 
 def _running(nvml: Any, handle: Any) -> list[Any]:
-    """The processes on a device; clients of MPS are listed apart by some drivers."""
-    found = list(nvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    """The processes on a device; clients of MPS are listed apart by some drivers.
+
+    By the calls of one version: of a driver too old for them, the others raise what is no ``NVMLError``.
+    """
+    found = list(nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle))
     try:
-        return [*found, *nvml.nvmlDeviceGetMPSComputeRunningProcesses(handle)]
+        return [*found, *nvml.nvmlDeviceGetMPSComputeRunningProcesses_v3(handle)]
     except nvml.NVMLError:  # a driver or a device without
         return found
 
@@ -80,7 +83,7 @@ def _used(nvml: Any, handle: Any) -> int:
 def _busy(nvml: Any, handle: Any) -> int | None:
     try:
         return int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-    except nvml.NVMLError_NotSupported:  # a MIG slice
+    except nvml.NVMLError:  # a MIG slice, or a virtual GPU; one in trouble has failed before
         return None
 
 

@@ -25,6 +25,10 @@ class NVMLError_NotSupported(NVMLError):
     """This GPU cannot do that."""
 
 
+class NVMLError_NoPermission(NVMLError):
+    """That is not for everybody to know."""
+
+
 class NVMLError_Timeout(NVMLError):
     """No event has come."""
 
@@ -53,7 +57,10 @@ class FakeProcess:
 
 @dataclass
 class FakeGpu:
-    """One GPU. ``slices`` not None: MIG is on. ``ecc`` None: it has no such memory. ``memory`` is in bytes."""
+    """One GPU. ``slices`` not None: MIG is on. ``ecc`` None: it has no such memory. ``memory`` is in bytes.
+
+    ``shy``: a virtual machine's, which tells what it is and no more.
+    """
 
     uuid: str
     model: str = "NVIDIA H100"
@@ -62,22 +69,28 @@ class FakeGpu:
     ecc: int | None = 0
     lost: bool = False
     tells: bool = True
+    shy: bool = False
     processes: list[FakeProcess] = field(default_factory=list)
 
 
 @dataclass
 class FakeNvml:
-    """Behaves as the module pynvml. ``failure`` is raised by every call while it is set; ``old``: no MPS calls."""
+    """Behaves as the module pynvml. ``failure`` is raised by every call while it is set.
+
+    ``old``: a driver without calls for MPS; ``deaf``: one without events.
+    """
 
     gpus: list[FakeGpu] = field(default_factory=list)
     xids: list[tuple[str, int]] = field(default_factory=list)
     failure: NVMLError | None = None
     starts: int = 0
     old: bool = False
+    deaf: bool = False
 
     NVMLError = NVMLError
     NVMLError_NotFound = NVMLError_NotFound
     NVMLError_NotSupported = NVMLError_NotSupported
+    NVMLError_NoPermission = NVMLError_NoPermission
     NVMLError_Timeout = NVMLError_Timeout
     NVMLError_GpuIsLost = NVMLError_GpuIsLost
     NVMLError_DriverNotLoaded = NVMLError_DriverNotLoaded
@@ -92,6 +105,11 @@ class FakeNvml:
             raise self.failure
         if gpu is not None and gpu.lost:
             raise NVMLError_GpuIsLost("GPU is lost")
+
+    def _check_open(self, gpu: FakeGpu) -> None:
+        self._check(gpu)
+        if gpu.shy:
+            raise NVMLError_NoPermission("Insufficient Permissions")
 
     def nvmlInit(self) -> None:
         self._check()
@@ -121,25 +139,25 @@ class FakeNvml:
         return SimpleNamespace(total=gpu.memory, used=sum(process.memory or 0 for process in gpu.processes))
 
     def nvmlDeviceGetUtilizationRates(self, gpu: FakeGpu) -> SimpleNamespace:
-        self._check(gpu)
+        self._check_open(gpu)
         if gpu.uuid.startswith("MIG-"):
             raise NVMLError_NotSupported("Not Supported")
         return SimpleNamespace(gpu=min(100, sum(process.percent for process in gpu.processes)))
 
-    def nvmlDeviceGetComputeRunningProcesses(self, gpu: FakeGpu) -> list[SimpleNamespace]:
+    def nvmlDeviceGetComputeRunningProcesses_v3(self, gpu: FakeGpu) -> list[SimpleNamespace]:
         return self._listed(gpu, mps=False)
 
-    def nvmlDeviceGetMPSComputeRunningProcesses(self, gpu: FakeGpu) -> list[SimpleNamespace]:
+    def nvmlDeviceGetMPSComputeRunningProcesses_v3(self, gpu: FakeGpu) -> list[SimpleNamespace]:
         if self.old:
             raise NVMLError_FunctionNotFound("Function Not Found")
         return self._listed(gpu, mps=True)
 
     def _listed(self, gpu: FakeGpu, *, mps: bool) -> list[SimpleNamespace]:
-        self._check(gpu)
+        self._check_open(gpu)
         return [SimpleNamespace(pid=p.pid, usedGpuMemory=p.memory) for p in gpu.processes if p.mps == mps]
 
     def nvmlDeviceGetProcessUtilization(self, gpu: FakeGpu, since: int) -> list[SimpleNamespace]:
-        self._check(gpu)
+        self._check_open(gpu)
         if gpu.uuid.startswith("MIG-"):
             raise NVMLError_NotSupported("Not Supported")
         found = [
@@ -150,7 +168,7 @@ class FakeNvml:
         return found
 
     def nvmlDeviceGetMigMode(self, gpu: FakeGpu) -> tuple[int, int]:
-        self._check(gpu)
+        self._check_open(gpu)
         if gpu.ecc is None:
             raise NVMLError_NotSupported("Not Supported")
         return (0, 0) if gpu.slices is None else (1, 1)
@@ -167,13 +185,15 @@ class FakeNvml:
         return part
 
     def nvmlDeviceGetTotalEccErrors(self, gpu: FakeGpu, kind: int, since: int) -> int:
-        self._check(gpu)
+        self._check_open(gpu)
         if gpu.ecc is None:
             raise NVMLError_NotSupported("Not Supported")
         return gpu.ecc
 
     def nvmlEventSetCreate(self) -> object:
         self._check()
+        if self.deaf:
+            raise NVMLError_NotSupported("Not Supported")
         return object()
 
     def nvmlDeviceRegisterEvents(self, gpu: FakeGpu, kinds: int, events: object) -> None:

@@ -42,7 +42,7 @@ class NvmlGpus:
     def __init__(self, library: Any = None) -> None:
         self._nvml = library
         self._open = False
-        self._events: Any = None
+        self._events: Any = None  # None: nobody tells of critical errors
         self._known: dict[int, tuple[Device, ...]] = {}  # by the number of the GPU
         self._xids: dict[str, int] = {}  # by UUID of the GPU: the last critical error
         self._meter = _nvml_use.Meter()
@@ -88,7 +88,7 @@ class NvmlGpus:
             self._nvml = pynvml
         if not self._open:
             self._nvml.nvmlInit()
-            self._open, self._events = True, None
+            self._open, self._events = True, self._subscribe()
 
     def _stop(self) -> None:
         self._open = False
@@ -109,8 +109,6 @@ class NvmlGpus:
 
     def _look(self) -> Iterator[Device]:
         count = int(self._nvml.nvmlDeviceGetCount())
-        if self._events is None:
-            self._events = self._subscribe(count)
         self._hear_events()
         self._known = {number: devices for number, devices in self._known.items() if number < count}
         for number in range(count):
@@ -147,10 +145,11 @@ class NvmlGpus:
         return Device(text_of(uuid), text_of(model), memory, fault=fault)
 
     def _is_sliced(self, handle: Any) -> bool:
+        nvml = self._nvml
         try:
-            current, _ = self._nvml.nvmlDeviceGetMigMode(handle)
-        except self._nvml.NVMLError_NotSupported:
-            return False
+            current, _ = nvml.nvmlDeviceGetMigMode(handle)
+        except (nvml.NVMLError_NotSupported, nvml.NVMLError_NoPermission, nvml.NVMLError_FunctionNotFound):
+            return False  # an old GPU, part of one in a virtual machine, an old driver
         return bool(current == self._nvml.NVML_DEVICE_MIG_ENABLE)
 
     # -- faults -------------------------------------------------------------------------------------------
@@ -163,16 +162,23 @@ class NvmlGpus:
         return f"{errors} uncorrected ECC error{'s' if errors > 1 else ''}" if errors else ""
 
     def _ecc_errors(self, handle: Any) -> int:
-        """Since the driver was loaded; those that were corrected harm nobody."""
+        """Since the driver was loaded; those that were corrected harm nobody.
+
+        Where they are not told, as of many virtual GPUs, there are none: a GPU in trouble fails what is asked next.
+        """
         kinds = self._nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, self._nvml.NVML_VOLATILE_ECC
         try:
             return int(self._nvml.nvmlDeviceGetTotalEccErrors(handle, *kinds))
-        except self._nvml.NVMLError_NotSupported:
+        except self._nvml.NVMLError:
             return 0
 
-    def _subscribe(self, count: int) -> Any:
+    def _subscribe(self) -> Any:
         """Have critical errors of all GPUs kept for ``_hear_events``; those that cannot tell are left out."""
-        events = self._nvml.nvmlEventSetCreate()
+        try:
+            events, count = self._nvml.nvmlEventSetCreate(), self._nvml.nvmlDeviceGetCount()
+        except self._nvml.NVMLError as error:  # some sandboxes pass on no events
+            log.info("the driver does not tell of critical errors: %s", error)
+            return None
         for number in range(count):
             try:
                 handle = self._nvml.nvmlDeviceGetHandleByIndex(number)
@@ -182,7 +188,7 @@ class NvmlGpus:
         return events
 
     def _hear_events(self) -> None:
-        while True:
+        while self._events is not None:
             try:
                 event = self._nvml.nvmlEventSetWait_v2(self._events, 0)
                 if event.eventData not in USERS_XIDS:
@@ -190,5 +196,5 @@ class NvmlGpus:
             except self._nvml.NVMLError_Timeout:
                 return
             except self._nvml.NVMLError as error:  # the GPU itself tells when it is looked at
-                log.info("a critical error could not be heard: %s", error)
+                log.debug("a critical error could not be heard: %s", error)
                 return
