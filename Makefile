@@ -54,7 +54,7 @@ types: env  ## mypy, strict
 imports: env  ## who may import whom
 	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 12; exit $${PIPESTATUS[0]}
 
-engine:  ## install and start what the tests need: a Docker engine, Redis, debootstrap (Debian/Ubuntu, root)
+engine:  ## install and start what the tests need: a Docker engine, Redis, debootstrap, a C compiler (Debian/Ubuntu, root)
 	@scripts/engine.sh install
 	@scripts/engine.sh start
 

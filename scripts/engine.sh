@@ -57,6 +57,8 @@ missing_packages() {
   command -v docker-registry >/dev/null || echo docker-registry
   command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || echo nginx
   command -v docker-compose >/dev/null || "$docker" compose version >/dev/null 2>&1 || echo docker-compose
+  command -v cc >/dev/null || echo gcc
+  [ -e /usr/include/stdio.h ] || echo libc6-dev
   [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
 }
 
