@@ -1,9 +1,13 @@
 """What the checks deploy. It takes GPU memory, multiplies matrices, and tells where it is."""
 
 import os
+import sys
 import time
 
 import fngw
+
+# PyTorch of another environment: behind this one's own packages, which it brings, too, but not the same.
+sys.path += [os.environ[name] for name in ("TORCH_FOLDER",) if name in os.environ]
 
 
 @fngw.deployment(max_concurrent_queries=1, graceful_shutdown_timeout_s=5)
@@ -26,9 +30,8 @@ class Share:
 
     def place(self):
         """The device as CUDA names it, and as the variables do."""
-        names = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
-        uuid = str(getattr(self.torch.cuda.get_device_properties(0), "uuid", ""))
-        env = {name: os.environ[name] for name in names if name in os.environ}
+        uuid = str(self.torch.cuda.get_device_properties(0).uuid)
+        env = {name: text for name, text in os.environ.items() if name.startswith(("CUDA_", "NVIDIA_"))}
         return {"pid": os.getpid(), "count": self.torch.cuda.device_count(), "uuid": uuid, "env": env}
 
     def burn(self, seconds):
