@@ -37,6 +37,7 @@ def stage(tmp_path: Path) -> dict[str, str]:
         TABLE: str(packages / "table"),
         "REHEARSAL_PACKAGES": str(packages),
         "REHEARSAL_PYTHON": sys.executable,
+        "DOCKER_HOST": "unix:///no-engine",  # whatever it has, it has no stand-ins
         "PATH": f"{PARTS / 'bin'}{os.pathsep}{os.environ['PATH']}",
     }
 
