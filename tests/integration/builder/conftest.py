@@ -29,7 +29,7 @@ from fngw_state import builds, keys
 from fngw_state.layout import Layout
 from fngw_state.records import BuildRequest, BuildResult
 
-DEADLINE_S = 30.0
+DEADLINE_S = 80.0
 
 
 def waited_for(what: str, condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
@@ -135,7 +135,7 @@ def children(pid: int) -> list[int]:
     """The processes that ``pid`` has forked."""
     try:
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
 
 

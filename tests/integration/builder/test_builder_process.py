@@ -116,14 +116,17 @@ def test_another_builder_leaves_a_build_under_way_alone(
     key = client.ask(request)
     wait_for("the beat", lambda: client.building(key))
     client.ask(request)
-    wait_for("two to be busy", lambda: len([*first.horses(), *second.horses()]) == 2)
-    wait_for("one to leave it", lambda: len([*first.horses(), *second.horses()]) == 1)
+    wait_for("one to leave it", lambda: "another builder is at it" in said(first, second))
+    wait_for("its end", lambda: len([*first.horses(), *second.horses()]) == 1)
     assert client.connection.get(keys.BUILD + key) is None
     with client.layout.blob(request.bundle).open("wb") as pipe:
         pipe.write(b"not what its digest says")
     assert from_problem(client.result(key).error).code == "bundle_corrupt"
-    logs = first.log.read_text() + second.log.read_text()
-    assert logs.count("another builder is at it") == 1
+    assert said(first, second).count("another builder is at it") == 1
+
+
+def said(*builders: Any) -> str:
+    return "".join(builder.log.read_text() for builder in builders)
 
 
 def test_a_long_build_holds_no_other_up(client: Any, start_builder: Any, request_of: Any, wait_for: Any) -> None:
@@ -174,7 +177,7 @@ def test_a_killed_builder_holds_a_build_up_no_longer_than_its_beat(
     kept.rename(client.layout.blob(request.bundle))
     start_builder()
     builds.enqueue(client.connection, request)
-    assert client.result(key, deadline_s=keys.BUILD_BEAT_TTL_MS / 1000 + 5).artifact
+    assert client.result(key, deadline_s=keys.BUILD_BEAT_TTL_MS / 1000 + 30).artifact
 
 
 def test_the_builder_lives_through_a_restart_of_redis(
@@ -189,9 +192,9 @@ def test_the_builder_lives_through_a_restart_of_redis(
 
 
 def test_an_idle_builder_stops_at_once(start_builder: Any) -> None:
-    builder = start_builder()
+    builder = start_builder(FNGW_BUILDER_STOP_TIMEOUT_S="100")
     builder.process.terminate()
-    assert builder.process.wait(timeout=5) == 0
+    assert builder.process.wait(timeout=60) == 0
 
 
 def test_a_stopping_builder_finishes_its_build(
@@ -206,7 +209,7 @@ def test_a_stopping_builder_finishes_its_build(
     with client.layout.blob(request.bundle).open("wb") as pipe:
         pipe.write(b"not what its digest says")
     assert from_problem(client.result(key).error).code == "bundle_corrupt"
-    assert builder.process.wait(timeout=5) == 0
+    assert builder.process.wait(timeout=60) == 0
 
 
 def test_a_stopping_builder_does_not_wait_for_ever(
@@ -219,5 +222,5 @@ def test_a_stopping_builder_does_not_wait_for_ever(
     wait_for("the beat", lambda: client.building(key))
     (horse,) = builder.horses()
     builder.process.terminate()
-    builder.process.wait(timeout=10)
-    assert not Path(f"/proc/{horse}").exists()
+    builder.process.wait(timeout=60)
+    wait_for("the build's end", lambda: not Path(f"/proc/{horse}").exists())

@@ -78,6 +78,6 @@ def test_a_cancelled_solve_stops_and_leaves_nothing(
     began = time.monotonic()
     with pytest.raises(Cancelled), cancelled_when_asked(channel, pattern):
         solve(wanted, target, sources.serving(wanted), Silent())
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50  # the server would be silent for 60 s
     assert children() == before
     assert not list(sources.cache.glob("stage/*"))

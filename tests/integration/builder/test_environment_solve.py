@@ -218,9 +218,9 @@ def test_a_password_in_a_channel_stays_a_variable(solved: Solve, channel: Faulty
 
 def test_solving_again_is_quick(solved: Solve) -> None:
     first = solved(["legacylib=1.15"])
-    began = time.perf_counter()
+    began = time.process_time()  # not by the clock: other tests run at the same time
     assert solved(["legacylib=1.15"]) == first
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 1.0
 
 
 # -- CUDA and glibc -----------------------------------------------------------------------------------------

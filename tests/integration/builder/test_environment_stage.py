@@ -211,11 +211,11 @@ def test_a_build_that_is_killed_harms_no_later_one(
     locks: dict[str, Lock], built: Built, place: Place, server: FaultyServer, slow: str
 ) -> None:
     conda = locks["conda"]
-    server.throttle(slow, bytes_per_s=500)
+    server.throttle(slow, bytes_per_s=100)  # a quarter of a minute at least: time to kill it in
     arguments = [str(place.folder), server.url, conda.to_text(), base().interpreter]
     with subprocess.Popen([sys.executable, "-c", BUILD, *arguments], cwd=Path(__file__).parents[3]) as build:
         server.forget()
-        server.wait_sent(slow, 200, timeout=60)
+        server.wait_sent(slow, 50, timeout=60)
         build.kill()
     server.heal()
     stages = place.sources.cache / "stage"
