@@ -32,25 +32,15 @@ ENGINES = ("docker", "process")
 
 
 @dataclass(frozen=True)
-class PackagesPart:
-    """The packages of a lock under ``target``, without byte-code."""
+class EnvironmentPart:
+    """Of the packages of a lock under ``target``, their ``byte-code`` or all else (``what``)."""
 
+    what: str
     lock: str
     target: str = protocol.CONTAINER_ENV_DIR
 
     def __str__(self) -> str:
-        return f"packages {self.lock} at {self.target}"
-
-
-@dataclass(frozen=True)
-class BytecodePart:
-    """Their byte-code, beside their modules."""
-
-    lock: str
-    target: str = protocol.CONTAINER_ENV_DIR
-
-    def __str__(self) -> str:
-        return f"byte-code of {self.lock} at {self.target}"
+        return f"{self.what} of {self.lock} at {self.target}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class CodePart:
         return f"code {self.bundle} at {self.target}"
 
 
-Part = PackagesPart | BytecodePart | RuntimePart | CodePart
+Part = EnvironmentPart | RuntimePart | CodePart
 
 
 @dataclass(frozen=True)
@@ -121,7 +111,7 @@ def environment(base: str, base_id: str, lock: str) -> Plan:
         base_id: its id.
         lock: the lock's digest.
     """
-    return Plan(ENVIRONMENT, base, base_id, (PackagesPart(lock), BytecodePart(lock)))
+    return Plan(ENVIRONMENT, base, base_id, (EnvironmentPart("packages", lock), EnvironmentPart("byte-code", lock)))
 
 
 def app(bundle: str, base: str, base_id: str, runtime: str | None = None) -> Plan:

@@ -77,9 +77,9 @@ def test_keys_never_change_by_accident() -> None:
 def test_plans_as_text() -> None:
     assert str(environment("fngw/base:py3.11", "sha256:b", "sha256:l")) == "\n".join(
         [
-            "image fngw/env:f73f9b0134dec1c6d6b0f15598b10942",
+            "image fngw/env:c4994874f578caf0e1ebc427427aea3d",
             "base fngw/base:py3.11 sha256:b",
-            "packages sha256:l at /opt/fngw/env",
+            "packages of sha256:l at /opt/fngw/env",
             "byte-code of sha256:l at /opt/fngw/env",
         ]
     )
