@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -18,6 +19,8 @@ from typing import Any
 from fngw_gateway.proxy.connection import Lost
 
 __all__ = ["LEND", "SPLICE_FROM", "Loan", "splice"]
+
+log = logging.getLogger(__name__)
 
 #: Among a scope's extensions: `front.Front.lend`, if that is the server, and the system can splice.
 LEND = "fngw.lend"
@@ -50,7 +53,7 @@ class Loan:
 
 
 async def splice(loan: Loan, target: int) -> None:
-    """Move what is left of a body. If the client goes, that is told by ``left``, and otherwise later.
+    """Move what is left of a body, as far as that goes: the client may leave, or no descriptor be left for it.
 
     Args:
         loan: where from; its ``left`` counts down.
@@ -61,7 +64,11 @@ async def splice(loan: Loan, target: int) -> None:
     """
     loop, held, rounds = asyncio.get_running_loop(), 0, 0
     with ExitStack() as ending:
-        source, target, outlet, inlet = _descriptors(ending, loan.fd, target)
+        try:
+            source, target, outlet, inlet = _descriptors(ending, loan.fd, target)
+        except OSError as error:
+            log.warning("a body is copied, as it cannot be spliced: %s", error)
+            return
         while held or loan.left:
             rounds += 1
             if rounds % ROUNDS == 0:
@@ -93,13 +100,16 @@ def _descriptors(ending: ExitStack, source: int, target: int) -> tuple[int, int,
 
     Own ones: the event loop watches the others, and closes them when it likes.
     """
-    outlet, inlet = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    found = (os.dup(source), os.dup(target), outlet, inlet)
-    for fd in found:
+    outlet, inlet = pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    for fd in pipe:
         ending.callback(os.close, fd)
     with suppress(OSError):
         fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-    return found
+    sockets = []
+    for fd in (source, target):
+        sockets.append(os.dup(fd))
+        ending.callback(os.close, sockets[-1])
+    return sockets[0], sockets[1], outlet, inlet
 
 
 async def _ready(add: Callable[..., Any], remove: Callable[[int], Any], fd: int) -> None:

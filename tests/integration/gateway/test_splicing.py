@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import random
@@ -174,6 +175,20 @@ async def test_a_client_that_leaves_in_a_large_body(site: Site, moved: list[int]
     assert [request.complete for request in upstream.requests] == [False]
     await eventually(lambda: site.plane.backends["f"].in_flight == {"r0": 0})
     await eventually(lambda: descriptors() <= held)
+
+
+async def test_without_a_descriptor_for_it_a_body_is_copied(
+    site: Site, moved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(fd: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "dup", fails)
+    await site.one(digests)
+    held = descriptors()
+    assert (await site.ask("POST", "/f", body=BODY)).body == hashlib.sha256(BODY).digest()
+    assert moved == [0]
+    await eventually(lambda: descriptors() <= held + 2)  # the replica's line, both ends
 
 
 async def test_without_splice_bodies_go_through_this_process(
