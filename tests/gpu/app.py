@@ -6,8 +6,8 @@ import time
 
 import fngw
 
-# PyTorch of another environment: behind this one's own packages, which it brings, too, but not the same.
-sys.path += [os.environ[name] for name in ("TORCH_FOLDER",) if name in os.environ]
+if "TORCH_FOLDER" in os.environ:  # another environment's: behind this one's own packages, of which it has others
+    sys.path.append(os.environ["TORCH_FOLDER"])
 
 
 @fngw.deployment(max_concurrent_queries=1, graceful_shutdown_timeout_s=5)
