@@ -226,8 +226,8 @@ class Front(HttpToolsProtocol):
         else:
             self.transport.pause_reading()
         socket = self.transport.get_extra_info("socket")
-        self._loan = loan = Loan(socket.fileno(), bytes(cycle.body), self.loop.time())
-        cycle.body = bytearray()
+        read, cycle.body = cycle.body, bytearray()
+        self._loan = loan = Loan(socket.fileno(), read, self.loop.time())
         try:
             yield loan
         finally:

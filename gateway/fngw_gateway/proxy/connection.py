@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._reset(head_only=head_only)
         self._busy = True
 
-    def write(self, data: bytes, *, last: bool) -> None:
+    def write(self, data: bytes | bytearray, *, last: bool) -> None:
         """Write a part of the request. ``last`` tells that it is then complete.
 
         Raises:

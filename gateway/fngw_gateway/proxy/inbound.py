@@ -129,7 +129,8 @@ class Inbound:
                 yield None
                 return
             self._size += len(loan.data)
-            loan.data = b"".join([*self._chunks, loan.data])
+            if self._chunks:
+                loan.data = b"".join([*self._chunks, loan.data])
             loan.left = length - self._size
             self._chunks, self._ahead = [], 0
             _resolve(self._room)

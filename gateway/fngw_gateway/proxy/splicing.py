@@ -46,7 +46,7 @@ class Loan:
     """
 
     fd: int
-    data: bytes
+    data: bytes | bytearray
     fed_at: float
     left: int = 0
     held_up: bool = False
