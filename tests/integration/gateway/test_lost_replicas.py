@@ -209,9 +209,8 @@ async def test_an_upload_whose_replica_left_before_it_asked_goes_elsewhere(site:
 
     bad = await site.upstream(close_at_once)
     site.route(bad, await site.upstream(takes))
-    for _ in range(6):
+    while not bad.requests:  # either may be chosen
         assert (await site.ask("PUT", "/f", body=b"x" * 500_000)).body == b"500000"
-    assert bad.requests
 
 
 async def test_an_upload_that_had_begun_is_not_repeated(site: Site) -> None:
