@@ -181,8 +181,12 @@ class Inbound:
                     limit -= len(message.get("body", b""))
 
     def close(self) -> None:
-        """Stop the background task, and pass nothing on any more."""
+        """Stop the background task, pass nothing on any more, and interrupt nobody.
+
+        Who is interrupted holds this. If this held it for longer, both would be left to the garbage collector.
+        """
         self._straight = None
+        self._interrupt = _nobody
         if self._task is not None:
             self._task.cancel()
 
@@ -199,6 +203,8 @@ class Inbound:
                 while self._ahead > READ_AHEAD and not self.complete:
                     self._room = asyncio.get_running_loop().create_future()
                     await self._room
+        except asyncio.CancelledError:
+            return  # by `close`; the task would keep the exception, that this, and this the task
         except FngwError as error:
             self._interrupt(error)
         except Exception:
@@ -219,6 +225,10 @@ class Inbound:
             if length is not None and self._size != length:
                 why = f"the body has {self._size} bytes, not {length} as declared"
                 raise problems.bad_request(why, "correct Content-Length")
+
+
+def _nobody(reason: Exception) -> None:
+    """The request is over."""
 
 
 def _resolve(future: asyncio.Future[None] | None) -> None:
