@@ -165,7 +165,7 @@ def _address(text: str, where: str) -> str:
     """Refuse what is no address, and passwords: what is written here is stored."""
     scheme, separator, _ = text.partition("://")
     if not separator or scheme not in ("https", "http", "file"):
-        raise invalid(f"pip: {text!r} is not an address", "such as https://pypi.org/simple", where=where)
+        raise invalid(f"pip: {text!r} is not an address", "such as https://index.example.com/simple", where=where)
     check_credentials(text, where)
     return text
 
