@@ -19,7 +19,7 @@ from typing import Any
 from fngw.errors import FngwError
 from fngw_gateway.proxy import problems
 from fngw_gateway.proxy.headers import RequestHead
-from fngw_gateway.proxy.splicing import LEND, SPLICE_FROM, Loan
+from fngw_gateway.proxy.splicing import LEND, SPLICE_FROM, Loan, resolve
 
 __all__ = ["DIVERT", "PRELOAD", "WATCH_AFTER_S", "ClientGone", "Inbound", "Taker"]
 
@@ -133,7 +133,7 @@ class Inbound:
                 loan.data = b"".join([*self._chunks, loan.data])
             loan.left = length - self._size
             self._chunks, self._ahead = [], 0
-            _resolve(self._room)
+            resolve(self._room)
             try:
                 yield loan
             finally:
@@ -148,7 +148,7 @@ class Inbound:
             if not taker(b"".join(self._chunks)):
                 return False
             self._chunks, self._ahead = [], 0
-            _resolve(self._room)
+            resolve(self._room)
         if not taker(data):
             return False
         self._size += len(data)
@@ -166,7 +166,7 @@ class Inbound:
         data = b"".join(self._chunks)
         self._chunks, self._ahead = [], 0
         self._waited_for = False
-        _resolve(self._room)
+        resolve(self._room)
         return data
 
     async def discard(self, limit: int, seconds: float) -> None:
@@ -199,7 +199,7 @@ class Inbound:
                     return
                 if not self.complete:
                     self._add(message)
-                    _resolve(self._news)
+                    resolve(self._news)
                 while self._ahead > READ_AHEAD and not self.complete:
                     self._room = asyncio.get_running_loop().create_future()
                     await self._room
@@ -229,8 +229,3 @@ class Inbound:
 
 def _nobody(reason: Exception) -> None:
     """The request is over."""
-
-
-def _resolve(future: asyncio.Future[None] | None) -> None:
-    if future is not None and not future.done():
-        future.set_result(None)

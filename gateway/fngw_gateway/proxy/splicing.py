@@ -18,7 +18,7 @@ from typing import Any
 
 from fngw_gateway.proxy.connection import Lost
 
-__all__ = ["LEND", "SPLICE_FROM", "Loan", "splice"]
+__all__ = ["LEND", "SPLICE_FROM", "Loan", "resolve", "splice"]
 
 log = logging.getLogger(__name__)
 
@@ -114,13 +114,14 @@ def _descriptors(ending: ExitStack, source: int, target: int) -> tuple[int, int,
 
 async def _ready(add: Callable[..., Any], remove: Callable[[int], Any], fd: int) -> None:
     ready = asyncio.get_running_loop().create_future()
-    add(fd, _resolve, ready)
+    add(fd, resolve, ready)
     try:
         await ready
     finally:
         remove(fd)
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
+def resolve(future: asyncio.Future[None] | None) -> None:
+    """Wake who waits for ``future``, if anybody still does."""
+    if future is not None and not future.done():
         future.set_result(None)
