@@ -8,6 +8,10 @@
 
 Left is what an fngw takes that is asked over HTTP, from the request to the image's id; right what `docker build`
 takes, from the command to its end. The packages come from an index on loopback, so that no network is measured.
+
+Nothing is removed between two cold builds, each of which has a base of its own instead: where many files were just
+removed, ext4 takes several times as long to make others (`recently_deleted` in Linux' fs/ext4/ialloc.c), which is
+not what a deploy meets. It takes 2 GB of disk for each round.
 """
 
 from __future__ import annotations
@@ -123,16 +127,21 @@ class DockerBuilds:
         self._index = index
         self._pip = next(packages.glob("pip-*.whl")).name
         self._name = f"fngw-bench-{secrets.token_hex(4)}"
+        self._packages = packages
+        self._has_wheels = False
         self._ids: list[str] = []
         self._count = 0
         self.base = f"{self._name}/base:py{{python}}"
-        self.installed = ""
+        self.installed = f"{self._name}/installed"
+        self.renew()
+
+    def renew(self) -> None:
+        """Have another base, with a layer of its own: no image that there is shares those above it."""
+        self._has_wheels = False
         ground = self.base.format(python=PYTHON)
-        # A layer of its own, so that nobody else's images share those above it.
-        self._build(ground, f"FROM fngw/base:py{PYTHON}\nCOPY . /srv", {"bench": self._name.encode()})
+        self._build(ground, f"FROM fngw/base:py{PYTHON}\nCOPY . /srv", {"bench": secrets.token_bytes(8)})
         venv = f"USER root\nRUN python3 -m venv --without-pip {protocol.CONTAINER_ENV_DIR}"
-        self._build(f"{self._name}/pip", f"FROM {ground}\n{venv}\nCOPY . /wheels", [packages / self._pip])
-        self._build(f"{self._name}/wheels", f"FROM {self._name}/pip\nCOPY . /wheels", sorted(packages.glob("*")))
+        self._build(f"{self._name}/pip", f"FROM {ground}\n{venv}\nCOPY . /wheels", [self._packages / self._pip])
 
     def close(self) -> None:
         """Remove what was built, the newest first."""
@@ -146,6 +155,12 @@ class DockerBuilds:
 
     def warm(self) -> float:
         """Return the seconds that the packages take from wheels in a layer below."""
+        if self._has_wheels:
+            remove(self._ids.pop())  # what was installed before
+        else:
+            recipe = f"FROM {self._name}/pip\nCOPY . /wheels"
+            self._build(f"{self._name}/wheels", recipe, list(self._packages.iterdir()))
+            self._has_wheels = True
         return self._install(f"{self._name}/wheels", "--no-index --find-links /wheels", "none")
 
     def cold(self) -> float:
@@ -153,11 +168,8 @@ class DockerBuilds:
         return self._install(f"{self._name}/pip", f"--no-cache-dir --index-url {self._index}", "host")
 
     def _install(self, base: str, options: str, network: str) -> float:
-        if self.installed:
-            remove(self._ids.pop())
         pip = f"{INTERPRETER} /wheels/{self._pip}/pip --disable-pip-version-check install --quiet"
         recipe = f"FROM {base}\nRUN {pip} --root-user-action ignore {options} {' '.join(SET)}"
-        self.installed = f"{self._name}/installed"
         return self._build(self.installed, recipe, {}, "--no-cache", "--network", network)
 
     def _build(self, tag: str, recipe: str, files: Mapping[str, bytes] | Sequence[Path], *words: str) -> float:
@@ -251,16 +263,18 @@ class Builds:
 
     def warm(self, number: int) -> float:
         """Return the seconds that an environment takes whose packages are in the cache; it is solved anew."""
-        return self._made_anew("warm", number, ["locks"])
+        self._forget_images()
+        return self._made_anew("warm", number)
 
     def cold(self, number: int) -> float:
-        """Return the seconds that it takes when there is nothing."""
-        return self._made_anew("cold", number, ["locks", "cache"])
+        """Return the seconds that it takes when there is nothing. The base must be another than before."""
+        cache = self.where.data_dir / "cache"
+        if cache.exists():
+            cache.rename(cache.with_name(f"cache-{number}"))
+        return self._made_anew("cold", number)
 
-    def _made_anew(self, what: str, number: int, folders: Sequence[str]) -> float:
-        self._forget_images()
-        for name in folders:
-            shutil.rmtree(self.where.data_dir / name, ignore_errors=True)
+    def _made_anew(self, what: str, number: int) -> float:
+        shutil.rmtree(self.where.data_dir / "locks", ignore_errors=True)
         self._spec = self._packed(self.sources(-1))
         took, result, marks = self._ask(self._spec)
         self.environment = result["environment"]
@@ -318,16 +332,18 @@ def import_in(image: str) -> float:
 def pair(
     ours: Callable[[int], float], theirs: Callable[[int], float], rounds: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Measure two in turn; what one has written is on the disk before the other begins."""
-
-    def settled(case: Callable[[int], float]) -> Callable[[int], float]:
-        def measured(number: int) -> float:
-            os.sync()
-            return case(number)
-
-        return measured
-
+    """Measure two in turn, settled."""
     return interleaved({OURS: settled(ours), THEIRS: settled(theirs)}, rounds, warm_up=warm_up)
+
+
+def settled(case: Callable[[int], float]) -> Callable[[int], float]:
+    """Return a case that begins when what was written before is on the disk."""
+
+    def measured(number: int) -> float:
+        os.sync()
+        return case(number)
+
+    return measured
 
 
 def report(unchanged: list[float], pairs: dict[str, dict[str, list[float]]], builds: Builds) -> bool:
@@ -385,9 +401,15 @@ def measured(
 ) -> tuple[dict[str, dict[str, list[float]]], list[float]]:
     """Return the figures of the pairs that are wanted, and those of ``unchanged``."""
     pairs = {}
-    for name, ours, theirs in (("cold", builds.cold, docker.cold), ("warm", builds.warm, docker.warm)):
-        if name in wanted:
-            pairs[name] = pair(ours, lambda _, theirs=theirs: theirs(), rounds)
+
+    def cold(number: int) -> float:
+        docker.renew()
+        return settled(builds.cold)(number)
+
+    if "cold" in wanted:
+        pairs["cold"] = pair(cold, lambda _: docker.cold(), rounds)
+    if "warm" in wanted:
+        pairs["warm"] = pair(builds.warm, lambda _: docker.warm(), rounds)
     if not builds.environment:
         builds.warm(-1)
     if "import" in wanted:

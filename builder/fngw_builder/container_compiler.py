@@ -1,7 +1,9 @@
 """Byte-compiling an environment that has no Python of its own: in a container of the image that it will lie on.
 
-Sources go in and byte-code comes out as tars, so that the engine may be on another machine. The container has no
-network, and nothing of the environment runs in it.
+Sources go in and byte-code comes out over the container's standard streams, so that the engine may be on another
+machine. There, they lie in memory: files made and removed on the engine's disk would slow down those that it makes
+next. The container has no network, nothing of the environment runs in it, and it ends with its streams. Neighbour:
+`container_script` is what it runs.
 """
 
 from __future__ import annotations
@@ -9,32 +11,37 @@ from __future__ import annotations
 import io
 import logging
 import os
-import tarfile
-import tempfile
+import socket
+import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from docker.errors import APIError
+from docker.types import LogConfig
 
+from fngw_builder import container_script
 from fngw_builder.environment import bytecode, bytecode_cache
 from fngw_builder.images import translated
 from fngw_builder.report import Report
-from fngw_builder.tar_layer import Writer
-
-log = logging.getLogger(__name__)
 
 STAGE, MADE = "/tmp/stage", "/tmp/made"
 ROLE = {"org.fngw.role": "compile"}
-#: A container that a killed builder left; no compilation takes this long.
+#: A container that a killed builder left before it was started; no compilation takes this long.
 ABANDONED_AFTER_S = 3600
 #: What one process weighs.
 CPU_SHARES = 1024
 JOBS = os.cpu_count() or 1
-#: Of what the engine sends, at once.
-CHUNK = 1 << 20
+#: Of what an engine sends of a container's streams: which one, and how many bytes follow.
+FRAME = struct.Struct("!BxxxL")
+OUTPUT = 1
+#: Of its errors.
+KEPT_LINES = 100
+
+log = logging.getLogger(__name__)
 
 
 class ContainerCompiler:
@@ -44,7 +51,7 @@ class ContainerCompiler:
         client: a connected low-level client of the engine.
         image: the id of the image whose Python compiles.
         interpreter: that Python's path in the image.
-        report: gets the progress.
+        report: gets the progress of the step ``compile``, in files.
     """
 
     def __init__(self, client: Any, image: str, interpreter: str, report: Report) -> None:
@@ -60,47 +67,55 @@ class ContainerCompiler:
             BuildFailed: ``compile_failed``; what the engine says.
         """
         self._report.progress("compile")
-        with translated(), self._container() as container:
-            with sources(stage) as tar:
-                self._client.put_archive(container, "/", tar)
-            self._run(container, prefix)
-            stream, _ = self._client.get_archive(container, MADE, chunk_size=CHUNK)
-            take(stream, stage)
-
-    def _run(self, container: str, prefix: str) -> None:
-        line = bytecode.command(self._interpreter, STAGE, prefix, JOBS, MADE)
-        script = self._client.exec_create(container, line, environment=bytecode.VARIABLES)["Id"]
-        _, said = self._client.exec_start(script, demux=True)
-        while (ended := self._client.exec_inspect(script))["Running"]:  # its output may end a moment before it
-            time.sleep(0.01)
-        status = ended["ExitCode"]
-        if status:
-            detail = (said or b"").decode(errors="replace")
-            raise bytecode.failure(detail or f"{self._interpreter} ended with the status {status}")
+        modules = waiting(stage)
+        with translated(), self._container(prefix) as connection:
+            with suppress(ConnectionError):  # it ended early: it says why
+                for path in modules:
+                    connection.sendall(container_script.entry(path, (stage / path).read_bytes()))
+                connection.sendall(container_script.END)
+            with connection.makefile("rb") as frames:
+                streams = _Streams(frames, self._report)
+                try:
+                    take(container_script.read(io.BufferedReader(streams)), stage, modules)
+                except EOFError as error:
+                    self._client.ping()  # or the engine is what ended
+                    said = "\n".join(streams.said)
+                    raise bytecode.failure(said or "its container was killed, most often for memory") from error
 
     @contextmanager
-    def _container(self) -> Iterator[str]:
-        """Run a container that waits."""
+    def _container(self, prefix: str) -> Iterator[socket.socket]:
+        """Run a container, and yield the connection to its streams."""
         self._remove_abandoned()
+        compile = bytecode.command(self._interpreter, STAGE, prefix, JOBS, MADE)
+        script = Path(container_script.__file__).read_text("utf-8")
         container = self._client.create_container(
             self._image,
-            entrypoint=[self._interpreter, "-S", "-c"],
-            command=[f"import time; time.sleep({ABANDONED_AFTER_S})"],
+            entrypoint=[self._interpreter, "-S", "-c", script, STAGE, MADE],
+            command=compile,
             user="0:0",
+            environment=bytecode.VARIABLES,
             labels=ROLE,
-            # By default, a container gets as much of a busy machine as one process does.
+            stdin_open=True,  # as it is not detached, it ends for the container when the connection does
             host_config=self._client.create_host_config(
-                network_mode="none", cpu_shares=JOBS * CPU_SHARES, auto_remove=True
+                network_mode="none",
+                # By default, a container gets as much of a busy machine as one process does.
+                cpu_shares=JOBS * CPU_SHARES,
+                tmpfs={"/tmp": ""},
+                log_config=LogConfig(type="none"),  # byte-code is not for a log
+                auto_remove=True,
             ),
         )["Id"]
         try:
-            self._client.start(container)
-            yield container
-        finally:
+            streams = dict.fromkeys(("stdin", "stdout", "stderr", "stream"), 1)
+            attached = self._client.attach_socket(container, params=streams)
+            with closing(attached), closing(getattr(attached, "_sock", attached)) as connection:
+                self._client.start(container)
+                yield connection
+        except BaseException:
             self._end(container)
+            raise
 
     def _end(self, container: str) -> None:
-        """Kill it; the engine removes it then. Removing it takes seconds, which nothing has to wait for."""
         try:
             self._client.kill(container)
         except APIError as error:
@@ -115,49 +130,58 @@ class ContainerCompiler:
                 self._client.remove_container(container["Id"], force=True)
 
 
-@contextmanager
-def sources(stage: Path) -> Iterator[IO[bytes]]:
-    """Open a tar of all that is to be compiled."""
-    with tempfile.TemporaryFile() as file:
-        layer = Writer(file)
-        layer.directory(MADE.strip("/"))  # even if nothing can be compiled
-        modules = bytecode_cache.modules(stage)
-        done = bytecode_cache.compiled(stage, modules)
-        for path in modules:
-            if path not in done:
-                with (stage / path).open("rb", buffering=0) as content:
-                    size = os.fstat(content.fileno()).st_size
-                    layer.regular(f"{STAGE}/{path}".strip("/"), 0o644, size, content)
-        yield layer.finish().file
+class _Streams(io.RawIOBase):
+    """A container's standard output, of the frames that its engine sends; ``said`` is the last of its errors.
 
+    Args:
+        frames: the connection.
+        report: told of the lines of progress that are among the errors.
+    """
 
-def take(stream: Iterator[bytes], stage: Path) -> None:
-    """Write the byte-code of an engine's tar stream to where it belongs in ``stage``."""
-    with tarfile.open(fileobj=_Readable(stream), mode="r|") as tar:
-        for member in tar:
-            if member.isfile() and member.name.endswith(".pyc"):
-                content = tar.extractfile(member)
-                assert content is not None  # it is a regular file
-                path = stage / member.name.partition("/")[2]
-                path.parent.mkdir(exist_ok=True)
-                path.write_bytes(content.read())
-
-
-class _Readable(io.RawIOBase):
-    """What `tarfile` wants of a stream, over the chunks that docker-py yields."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._left = b""
+    def __init__(self, frames: IO[bytes], report: Report) -> None:
+        self.said = deque[str](maxlen=KEPT_LINES)
+        self._frames = frames
+        self._report = report
+        self._left = 0  # of the frame that is read
+        self._line = b""
 
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:
+    def readinto(self, buffer: Any) -> int:
         while not self._left:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return b""
-            self._left = chunk
-        taken, self._left = self._left[:size], self._left[size:]
-        return taken
+            header = self._frames.read(FRAME.size)
+            if len(header) < FRAME.size:
+                return 0
+            stream, size = FRAME.unpack(header)
+            if stream == OUTPUT:
+                self._left = size
+            else:
+                self._hear(self._frames.read(size))
+        view = memoryview(buffer)[: self._left]
+        count: int = self._frames.readinto(view)  # type: ignore[attr-defined]  # IO[bytes] lacks it
+        self._left -= count
+        return count
+
+    def _hear(self, errors: bytes) -> None:
+        *lines, self._line = (self._line + errors).split(b"\n")
+        for line in (line.decode(errors="replace") for line in lines):
+            if not bytecode.relay(line, self._report):
+                self.said.append(line)
+
+
+def waiting(stage: Path) -> list[str]:
+    """Return the paths of all that is to be compiled, relative to the stage."""
+    modules = bytecode_cache.modules(stage)
+    done = bytecode_cache.compiled(stage, modules)
+    return [path for path in modules if path not in done]
+
+
+def take(made: Iterator[tuple[str, bytes]], stage: Path, modules: Iterable[str]) -> None:
+    """Write byte-code beside its modules in ``stage``; anything else that a container may send is left out."""
+    folders = {path.rpartition("/")[0] for path in modules}
+    for path, content in made:
+        folder = path.rpartition("/")[0].rpartition("/")[0]
+        if bytecode.is_bytecode(path) and folder in folders:
+            (stage / path).parent.mkdir(exist_ok=True)
+            (stage / path).write_bytes(content)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -192,9 +191,9 @@ class Environments:
 
     @contextmanager
     def _files(self) -> Iterator[Path]:
-        """A folder with the wheels of the bundle, if the requirements name any."""
-        with tempfile.TemporaryDirectory(prefix="fngw-wheels-") as name:
-            folder = Path(name)
+        """A folder with the wheels of the bundle, if the requirements name any; uv is run in it."""
+        with self._cache.stage() as folder:
+            (folder.parent / "uv.toml").touch()  # it looks for settings upwards: no further than here
             if self._wanted.wheels or any(option.startswith("./") for option in self._wanted.pip_options):
                 bundle.extract(bundle.locate(self._settings.layout, self._request.bundle), folder, ".whl")
             yield folder

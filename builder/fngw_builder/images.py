@@ -27,8 +27,14 @@ from fngw_builder.tar_layer import Layer
 
 log = logging.getLogger(__name__)
 
-GONE = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException)
-
+GONE = (
+    DockerException,
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    ConnectionError,
+    TimeoutError,
+)
 
 Note = Callable[[str], None]
 
@@ -76,7 +82,7 @@ def translated() -> Iterator[None]:
         yield
     except APIError as error:
         raise _engine_error(str(error.explanation or error)) from error
-    except (*GONE, ConnectionError) as error:
+    except GONE as error:
         raise BuildFailed(
             "the Docker engine does not answer",
             code="engine_unreachable",
@@ -195,7 +201,7 @@ class Images:
         where an image stands on them."""
         try:
             yield
-        except (*GONE, ConnectionError):
+        except GONE:
             raise  # the engine cannot be asked: it goes later, as an image that nothing needs
         except BaseException:
             self._forget(plan)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -57,7 +56,8 @@ class LocalCompiler:
         with tempfile.TemporaryFile("w+", errors="replace") as errors:
             try:
                 with child.running(line, environment=VARIABLES, cwd=Path("/"), stderr=errors) as script:
-                    relay(child.lines(script.stdout), self._report)
+                    for said in child.lines(script.stdout):
+                        relay(said, self._report)
             except OSError as error:
                 raise failure(f"{interpreter}: {error.strerror}") from error
             errors.seek(0)
@@ -80,12 +80,13 @@ def command(python: str, stage: str, prefix: str, jobs: int, made: str = "") -> 
     return [python, "-s", "-S", "-W", "ignore", "-c", script, stage, prefix, str(jobs), made or stage]
 
 
-def relay(output: Iterable[str], report: Report) -> None:
-    """Tell a report what the script prints, line by line."""
-    for line in output:
-        done, _, total = line.partition(" ")
-        if done.isdigit() and total.isdigit():
-            report.progress("compile", int(done), int(total), "files")
+def relay(line: str, report: Report) -> bool:
+    """Tell a report what a line of the script's output says; return whether it is such a line."""
+    done, _, total = line.partition(" ")
+    if done.isdigit() and total.isdigit():
+        report.progress("compile", int(done), int(total), "files")
+        return True
+    return False
 
 
 def failure(output: str) -> BuildFailed:

@@ -47,7 +47,7 @@ class PipSolver:
         requirements: what the user asks for.
         sources: serving these requirements.
         present: what conda has installed.
-        bundle: the folder of the bundle's wheels.
+        bundle: the folder of the bundle's wheels, in one that is this build's own.
 
     Raises:
         BuildFailed: ``environment_invalid``: a wheel of the bundle is not there, or a variable is not set.
@@ -81,7 +81,7 @@ class PipSolver:
             NoSolution: they do not fit together.
             BuildFailed: ``index_unreachable``, ``hash_mismatch``, ``environment_invalid`` or ``disk_full``.
         """
-        with tempfile.TemporaryDirectory(prefix="fngw-solve-") as name:
+        with tempfile.TemporaryDirectory(prefix="fngw-solve-", dir=self._bundle.parent) as name:
             stubs = Path(name)
             constraints = stubs / "present.txt"
             constraints.write_text("\n".join(write_stubs(self._present, stubs)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,12 @@ def test_pip_alone_on_this_machine(settings: Any, wants: Any, report: Any) -> No
     assert said_locally(f"{artifact.environment}/bin/pip-greeter".replace("bin/pip-greeter", "bin/python"), code)
 
 
+def test_settings_of_a_project_around_the_data_are_not_ours(settings: Any, wants: Any, report: Any) -> None:
+    (settings.data_dir / "uv.toml").write_text('index-url = "http://127.0.0.1:9/"\nno-index = true\n')
+    assert jobs.make(wants(pip=("pip-greeter",), engine="process"), settings, report).artifact.python
+    assert not list(settings.layout.cache.glob("stage/*"))
+
+
 def test_conflicting_versions_side_by_side(settings: Any, wants: Any, report: Any) -> None:
     said = [
         said_locally(jobs.make(wants(spec, engine="process"), settings, report).artifact.python, ANSWER)
@@ -262,6 +270,39 @@ def test_an_engine_that_dies_during_a_load(
         elsewhere.remove()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # docker-py leaves its sockets open
+def test_an_engine_that_dies_during_a_compilation(
+    settings: Any, report: Any, ground: str, wait_for: Any, tmp_path: Path
+) -> None:
+    elsewhere = PrivateEngine(lambda condition, what: wait_for(what, condition))
+    try:
+        elsewhere.start()
+        elsewhere.load(ground.format(python=VERSION))
+
+        class Deadly(type(report)):  # type: ignore[misc]
+            def progress(self, step: str, done: Any = None, total: Any = None, unit: str = "") -> None:
+                if done and not elsewhere.killed:
+                    elsewhere.kill()
+
+        with closing(docker.DockerClient(elsewhere.url)) as engine:
+            image = engine.images.get(ground.format(python=VERSION))
+            compiler = ContainerCompiler(engine.api, image.id, image.labels["org.fngw.interpreter"], Deadly())
+            with pytest.raises(BuildFailed, match="the Docker engine does not answer"):
+                compiler.compile(library(tmp_path), "/opt/fngw/env")
+        gc.collect()
+    finally:
+        elsewhere.remove()
+
+
+def library(stage: Path) -> Path:
+    """Return a stage with modules enough for several parts."""
+    folder = stage / "lib" / f"python{VERSION}"
+    folder.mkdir(parents=True)
+    for name in "abcdefgh":
+        (folder / f"{name}.py").write_text("x = 1\n" * 50_000)
+    return stage
+
+
 def test_a_base_that_was_removed_is_made_again(
     settings: Any, wants: Any, report: Any, engine: docker.DockerClient
 ) -> None:
@@ -310,13 +351,10 @@ def test_an_interpreter_that_fails_leaves_no_container(
     ground: str, report: Any, engine: docker.DockerClient, tmp_path: Path, wait_for: Any, monkeypatch: Any
 ) -> None:
     image = engine.images.get(ground.format(python=VERSION))
-    library = tmp_path / "lib" / f"python{VERSION}"
-    library.mkdir(parents=True)
-    (library / "x.py").write_text("x = 1\n")
     monkeypatch.setattr("fngw_builder.container_compiler.JOBS", 0)  # it waits for children that it does not have
     compiler = ContainerCompiler(engine.api, image.id, image.labels["org.fngw.interpreter"], report)
     with pytest.raises(BuildFailed) as failed:
-        compiler.compile(tmp_path, "/opt/fngw/env")
+        compiler.compile(library(tmp_path), "/opt/fngw/env")
     assert failed.value.code == "compile_failed"
     assert "ChildProcessError" in failed.value.detail
     left = {"ancestor": image.id, "label": "org.fngw.role=compile"}
