@@ -9,6 +9,7 @@ Standard library only, Python >= 3.7: this module is copied into replica images.
 from __future__ import annotations
 
 import asyncio
+import errno
 import select
 import socket
 import ssl
@@ -119,16 +120,23 @@ class Connection:
         try:
             await self._send(method, path, headers, body)
             version, status, answer = await self._head()
-        except (BrokenPipeError, ConnectionResetError) as error:
-            # A peer that closes with our bytes unread resets the connection (RFC 9293, section 3.6.1; Unix sockets
-            # on Linux: ECONNRESET or EPIPE); one that read them and then died ends it with a plain EOF. A late
-            # reset is neither: a balancer on the way gave up.
-            if time.monotonic() - began > RESET_WITHIN_S:
+        except (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError) as error:
+            # A late reset tells nothing: a balancer on the way gave up.
+            if time.monotonic() - began > RESET_WITHIN_S or not self._was_reset(error):
                 raise
             raise NeverRead(str(error)) from error
         keep = answer.get("connection", "keep-alive" if version >= "HTTP/1.1" else "close").lower()
         self._reusable = "close" not in keep
         return Reply(status, answer, await self._body(status, answer))
+
+    def _was_reset(self, error: Exception) -> bool:
+        """Whether the peer closed with our bytes unread: that resets a connection (RFC 9293, section 3.6.1; Unix
+        sockets on Linux: ECONNRESET or EPIPE). One that read them and then died ends it with a plain EOF. So does
+        one that had closed before they came, but the reset follows (Linux' tcp_reset: EPIPE)."""
+        if not isinstance(error, asyncio.IncompleteReadError):
+            return True
+        sock = self._writer.get_extra_info("socket")
+        return not error.partial and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EPIPE
 
     async def _send(self, method: str, path: str, headers: Dict[str, str], body: Sequence[bytes]) -> None:
         length = sum(len(part) for part in body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 import threading
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 import fngw
 from fngw import http1, transport
@@ -109,6 +111,26 @@ def test_an_unread_request_is_sent_again(server: tuple[socket.socket, Endpoint])
     with serving(server[0], [answer(OK), close_unread], [answer(OK)]) as seen:
         assert [call(server[1]).body for _ in range(2)] == [b"ok", b"ok"]
     assert seen == [2, 1]
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_connection_that_closes_as_it_is_written_to_was_not_read(
+    server: tuple[socket.socket, Endpoint], loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def exchange() -> None:
+        connection = await http1.connect(server[1])
+        try:
+            assert connection.reusable
+            server[0].accept()[0].close()
+            while connection.reusable:  # the kernel has told it, the loop has not
+                pass
+            with pytest.raises(http1.NeverRead):
+                await connection.exchange("POST", "/", {}, [])
+        finally:
+            connection.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(exchange())
 
 
 def test_a_request_that_may_have_run_is_not_sent_again(server: tuple[socket.socket, Endpoint]) -> None:
