@@ -7,6 +7,7 @@ code takes less time than these imports.
 
 from __future__ import annotations
 
+import gzip  # noqa: F401  # tarfile imports it with the first bundle
 import logging
 import os
 import signal
@@ -119,6 +120,7 @@ def main() -> None:
     settings = jobs.how()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     image_build.runtime()  # before the forks, as the imports
+    jobs.rehearse()
     footprint.settle()  # what was imported is shared with the forks, until one writes into it
     Pool(builder(settings), settings.builds).work()
 

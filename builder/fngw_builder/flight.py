@@ -46,6 +46,8 @@ class Cancelled(Exception):
 
 #: Between looks at a beat that somebody else holds.
 POLL_S = 0.1
+#: Builds that have ended by then need no thread with a connection of its own: those of code alone, mostly.
+SHORT_S = 0.5
 
 
 class Flight:
@@ -65,6 +67,7 @@ class Flight:
         self.beat_ttl_ms = beat_ttl_ms
         self._steps: dict[str, dict[str, Any]] = {}  # as far as each is, in the order of their beginnings
         self._landed = threading.Event()
+        self._listening = False  # for a cancel
         self._renew = connection.register_script(_RENEW)
 
     @contextmanager
@@ -88,7 +91,8 @@ class Flight:
             yield True
         finally:
             self._landed.set()
-            self._wake()
+            if self._listening:
+                self._wake()
             thread.join()
             signal.signal(signal.SIGUSR1, before)
             release(self.connection, self.key, self.token)
@@ -103,6 +107,9 @@ class Flight:
         return True
 
     def _beat(self) -> None:
+        if self._landed.wait(min(SHORT_S, self.beat_ttl_ms / 3000)):
+            return
+        self._listening = True
         while not self._landed.is_set():
             try:
                 if self._cancelled() and not self._landed.is_set():
@@ -126,17 +133,17 @@ class Flight:
         except (RedisError, OSError) as error:
             log.warning("build %s: %s", self.key, error)
 
-    def say(self, line: str) -> None:
-        """Add a line to the build's log. A line that cannot be stored fails no build."""
+    def say(self, text: str) -> None:
+        """Add a line to the build's log, or several. What cannot be stored fails no build."""
         where = keys.BUILD_LOG + self.key
         try:
             with self.connection.pipeline() as pipe:
-                pipe.rpush(where, line)
+                pipe.rpush(where, *text.splitlines())
                 pipe.ltrim(where, -keys.BUILD_LOG_LINES, -1)
                 pipe.expire(where, keys.BUILD_TTL_S)
                 pipe.execute()
         except (RedisError, OSError) as error:
-            log.warning("build %s: could not log %r (%s)", self.key, line, error)
+            log.warning("build %s: could not log %r (%s)", self.key, text, error)
 
     def tell(self, progress: BuildProgress) -> None:
         """Store how far a step is. What cannot be stored fails no build."""

@@ -37,8 +37,7 @@ def make(request: BuildRequest, settings: BuilderSettings, engine: Images, repor
         image = engine.made(plan, report)
         if image is not None:
             return _made(below, image, plan.tag, reused=True)
-        for line in str(plan).splitlines():
-            report.say(line)
+        report.say(str(plan))
         blob = bundle.locate(settings.layout, request.bundle)
         file = files.enter_context(tempfile.TemporaryFile(prefix="fngw-layer-"))
         layers.append(code_layer.write(blob, protocol.CONTAINER_APP_DIR, file))

@@ -15,8 +15,8 @@ EVERY_S = 0.2
 class Report(Protocol):
     """Takes what a build tells."""
 
-    def say(self, line: str) -> None:
-        """Add a line to the build's log."""
+    def say(self, text: str) -> None:
+        """Add a line to the build's log, or several."""
 
     def progress(self, step: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
         """Tell how far a step is.

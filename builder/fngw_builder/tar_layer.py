@@ -14,7 +14,7 @@ from typing import IO
 
 File = io.BufferedRandom | io.BytesIO
 #: Read at once: large enough to copy at the disk's speed, small enough to stay in a processor's cache.
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -128,7 +129,7 @@ class Lock:
         for name in ("conda", "pip", "wheels"):
             object.__setattr__(self, name, tuple(sorted(getattr(self, name), key=lambda package: package.sort_key)))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The lock's name: ``"sha256:…"`` of its text."""
         return digest_of(self.to_text())
