@@ -113,6 +113,7 @@ def connect(url: str) -> Redis:
         socket_timeout=10,
         socket_connect_timeout=5,
         max_connections=10_000,  # one per deploy that is followed; the default of 100 is soon used up
+        driver_info=None,  # which redis-py looks up anew for each connection, among all installed packages
         **over_tcp,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), retries=4),
         retry_on_error=[RedisConnectionError],
