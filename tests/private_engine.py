@@ -77,7 +77,9 @@ class PrivateEngine:
             stale.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:
+            if self.killed:
+                self.start()  # it ends the containers that it left running
             self.stop()
         subprocess.run(["ip", "netns", "delete", self._namespace], check=True)
         for mount in self._mounts():  # of layers that a killed engine was unpacking
