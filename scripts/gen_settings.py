@@ -34,7 +34,7 @@ Sizes are bytes, or text such as `512MiB`; switches are `1` or `0`. `–` means:
 
 ROOMS = (
     ("Queued calls", CallSettings, "Gateways and dispatchers must agree on these."),
-    ("Gateway", GatewaySettings, "One gateway process. `fngw up` sets host, port and the inherited sockets."),
+    ("Gateway", GatewaySettings, "One gateway process. `fngw up` sets host, port, inherited sockets and accepts."),
     ("Controller", ControllerSettings, "The controller."),
     ("Builder", BuilderSettings, "The builder. Docker's own variables, such as `DOCKER_HOST`, say which engine."),
     ("Dispatcher", DispatcherSettings, "What sends queued calls, and calls back."),

@@ -17,6 +17,7 @@ from typing import Any
 
 import uvicorn
 
+from fngw.listening import several
 from fngw_gateway import api  # noqa: F401 - the app is made with it: imported here, forks of this process share it
 from fngw_gateway.app import Gateway, create_gateway
 from fngw_gateway.front import Front
@@ -55,7 +56,7 @@ def main() -> int:
     footprint.settle()
     log.info("listening on %s:%s and %s", *tcp.getsockname()[:2], settings.layout.gateway_socket)
     try:
-        server.run(sockets=[tcp, unix])
+        server.run(sockets=[*several(tcp, settings.accepts), *several(unix, settings.accepts)])
     finally:
         _remove(made)
     return 0 if server.started else 3

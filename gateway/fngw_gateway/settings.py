@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from fngw.listening import ACCEPTS
 from fngw_state.call_settings import CallSettings
 from fngw_state.settings import Size
 
@@ -22,6 +23,12 @@ class GatewaySettings(CallSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     fd: int | None = Field(default=None, description="An inherited listening TCP socket, instead of host and port.")
     unix_fd: int | None = Field(default=None, description="An inherited listening Unix socket, for the replicas.")
+    accepts: int = Field(
+        default=ACCEPTS,
+        ge=1,
+        le=256,
+        description="Connections accepted at once; fewer spread better over gateways that share a socket.",
+    )
     max_body: Size = Field(
         default=8 * 2**30, gt=0, description="Largest request body: bytes, or a size such as '8GiB'."
     )

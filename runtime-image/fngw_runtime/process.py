@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Coroutine, Optional
 
 from fngw import protocol
+from fngw.listening import several
 from fngw.protocol import ReplicaConfig
 from fngw_runtime.asgi import App
 from fngw_runtime.lifecycle import Replica
@@ -98,7 +99,7 @@ async def serve(config: ReplicaConfig, directory: Path, listener: socket.socket)
         loop.add_signal_handler(number, stop.set)
     replica = Replica(config, directory)
     server = make_server(App(replica))
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    serving = asyncio.ensure_future(server.serve(sockets=several(listener)))
     replica.start()
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -12,6 +12,8 @@ from fngw_state.layout import Layout
 
 #: -P: a user's own `redis.py` in the current directory must not shadow the real one.
 INTERPRETER = (sys.executable, "-P", "-m")
+#: Connections that each of several gateways accepts at once: of eight that come together, none gets all.
+SHARED_ACCEPTS = 4
 
 
 class Stage(IntEnum):
@@ -105,6 +107,7 @@ def _gateway(site: Site, name: str) -> Part:
             "FNGW_PORT": str(site.port),
             "FNGW_FD": str(site.tcp_fd),
             "FNGW_UNIX_FD": str(site.unix_fd),
+            **({"FNGW_ACCEPTS": str(SHARED_ACCEPTS)} if site.workers > 1 else {}),
         },
     )
 

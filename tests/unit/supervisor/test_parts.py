@@ -31,6 +31,7 @@ def test_workers_share_the_sockets() -> None:
     assert [p.name for p in gateways] == ["gateway-1", "gateway-2", "gateway-3"]
     assert {p.fds for p in gateways} == {(7, 8)}
     assert {(p.env["FNGW_FD"], p.env["FNGW_UNIX_FD"]) for p in gateways} == {("7", "8")}
+    assert {p.env["FNGW_ACCEPTS"] for p in gateways} == {"4"}
     assert len({p.log for p in gateways}) == 3
 
 
