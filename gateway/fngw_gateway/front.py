@@ -14,17 +14,18 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fngw.coalescing import Coalescing
 from fngw.errors import FngwError
 from fngw_gateway import strict
 from fngw_gateway.proxy import headers, problems
+from fngw_gateway.proxy.forward import WHOLE
 from fngw_gateway.proxy.inbound import DIVERT, Taker
 from fngw_gateway.proxy.splicing import LEND, Loan
 
@@ -64,7 +65,7 @@ class Front(HttpToolsProtocol):
         self._upgrades = False  # whether the request becomes a WebSocket
         self._answering: Any = None  # the cycle that is answered now; uvicorn knows the newest one only
         self._taker: Taker | None = None
-        self._extensions: dict[str, Any] = {DIVERT: self.divert}
+        self._extensions: dict[str, Any] = {DIVERT: self.divert, WHOLE: self.answer}
         if hasattr(os, "splice"):
             self._extensions[LEND] = self.lend
         self._loan: Loan | None = None
@@ -242,6 +243,32 @@ class Front(HttpToolsProtocol):
             self._held = 0
             self._unset_deadline()
         self.transport.resume_reading()
+
+    def answer(self, scope: Any, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send a whole answer whose headers are known to be right, where the client takes it; else tell so.
+
+        By ``send`` its headers are checked, once more, and put together twice: a tenth of what a request costs.
+        """
+        cycle = self._answering
+        if cycle.scope is not scope or cycle.response_started or cycle.disconnected or self.flow.write_paused:
+            return False
+        lines, length = [STATUS_LINE[status]], None
+        for name, value in (*cycle.default_headers, *fields):
+            lines += (name, b": ", value, b"\r\n")
+            if name == b"content-length":
+                length = int(value)
+        bodiless = status in (204, 304) or scope["method"] == "HEAD"
+        if scope["http_version"] != "1.1" or not (bodiless or length == len(body)):
+            return False
+        lines += (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        self.transport.write(b"".join(lines))
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     # -- refusals -----------------------------------------------------------------------------------------
 

@@ -189,13 +189,17 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
             await self._wait()
 
-    def take(self) -> bytes:
-        """Return what has come of the body; empty when nothing has."""
+    @property
+    def body(self) -> bytes:
+        """What has come of the body; empty when nothing has."""
         chunks = self._chunks
-        if not chunks:
-            return b""
-        self._chunks, self._size = [], 0
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def take(self) -> bytes:
+        """Return what has come of the body, and forget it."""
+        body = self.body
+        self._chunks, self._size = [], 0
+        return body
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()

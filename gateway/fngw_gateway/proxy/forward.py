@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -24,10 +24,14 @@ from fngw_gateway.proxy.inbound import WATCH_AFTER_S, ClientGone, Inbound
 from fngw_gateway.proxy.splicing import splice
 from fngw_gateway.proxy.tally import CLIENT_LEFT
 
-__all__ = ["LINGER_BYTES", "LINGER_S", "Exchange", "WhyLost", "check"]
+__all__ = ["LINGER_BYTES", "LINGER_S", "WHOLE", "Exchange", "WhyLost", "check"]
 
 log = logging.getLogger(__name__)
 
+#: Sends a whole answer at once, or says False: then it is sent by ``send``.
+Whole = Callable[[Any, int, Sequence[tuple[bytes, bytes]], bytes], bool]
+#: Among a scope's extensions: `front.Front.answer`, if that is the server.
+WHOLE = "fngw.whole"
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 WhyLost = Callable[[str, str], Awaitable[str]]
 
@@ -81,6 +85,7 @@ class Exchange:
         "_tried",
         "_upload",
         "_watch",
+        "_whole",
         "_why_lost",
     )
 
@@ -115,6 +120,7 @@ class Exchange:
         self._watch: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[Any] | None = None
         self._reason: Exception | None = None  # why it was interrupted
+        self._whole: Whole | None = scope.get("extensions", {}).get(WHOLE)
         self._why_lost = why_lost
         self._lost: FngwError | None = None  # what is told if there is no other replica to try
         self._lost_id = ""
@@ -280,10 +286,14 @@ class Exchange:
     # -- the answer ---------------------------------------------------------------------------------------
 
     async def _respond(self, connection: Connection) -> None:
-        own = self._own_headers(replica=True)
-        passed = headers.answer_headers(connection.status, connection.headers, own)
-        self._started, self._status = True, connection.status
-        await self._send({"type": "http.response.start", "status": connection.status, "headers": passed})
+        own, status = self._own_headers(replica=True), connection.status
+        passed = headers.answer_headers(status, connection.headers, own)
+        self._started, self._status = True, status
+        whole = self._whole if connection.done else None
+        if whole is not None and whole(self._scope, status, passed, connection.body):
+            self._let_go(answered=True)
+            return
+        await self._send({"type": "http.response.start", "status": status, "headers": passed})
         while True:
             data, done = connection.take(), connection.done
             if done:
