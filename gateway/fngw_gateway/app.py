@@ -15,7 +15,7 @@ from fngw_gateway import exposition
 from fngw_gateway.calls.reception import Reception
 from fngw_gateway.losses import Losses
 from fngw_gateway.metrics import Metrics
-from fngw_gateway.proxy import DataPlane, headers, problems, routing
+from fngw_gateway.proxy import DataPlane, headers, problems, routing, steps
 from fngw_gateway.proxy.plane import CALL_PREFIX
 from fngw_gateway.proxy.tunnel import Tunnel
 from fngw_gateway.settings import GatewaySettings
@@ -109,12 +109,12 @@ class Gateway:
         if key.startswith(CALL_PREFIX):
             return self._plane.call(scope, receive, send, key)
         if key in PAGES:
-            return self._page(scope, send, key)
+            return _in_task(self._page(scope, send, key))
         request_id = headers.request_id(scope["headers"])
         resolved = {**scope, "path": key.decode("utf-8", "replace"), "raw_path": path}
         resolved["headers"] = [h for h in scope["headers"] if h[0] != headers.REQUEST_ID]
         resolved["headers"].append((headers.REQUEST_ID, request_id))
-        return _as_awaitable(self._api(resolved, receive, _adding(send, request_id)))
+        return _in_task(self._api(resolved, receive, _adding(send, request_id)))
 
     async def _page(self, scope: Any, send: Send, key: bytes) -> None:
         """Answer a page that needs no token, and works without Redis."""
@@ -216,5 +216,7 @@ def _adding(send: Send, request_id: bytes) -> Send:
     return with_id
 
 
-def _as_awaitable(awaitable: Awaitable[None]) -> Awaitable[None]:
-    return awaitable
+async def _in_task(awaitable: Awaitable[None]) -> None:
+    """What is not the proxy's relies on a task."""
+    await steps.in_task()
+    await awaitable

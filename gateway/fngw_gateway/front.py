@@ -28,6 +28,7 @@ from fngw_gateway.proxy import headers, problems
 from fngw_gateway.proxy.forward import WHOLE
 from fngw_gateway.proxy.inbound import DIVERT, Taker
 from fngw_gateway.proxy.splicing import LEND, Loan
+from fngw_gateway.proxy.steps import Steps
 
 __all__ = ["HEAD_S", "MAX_HEAD", "Front"]
 
@@ -64,6 +65,8 @@ class Front(HttpToolsProtocol):
         self._error: FngwError | None = None  # what the parser was stopped for
         self._upgrades = False  # whether the request becomes a WebSocket
         self._answering: Any = None  # the cycle that is answered now; uvicorn knows the newest one only
+        self._feeding = False  # what was read to the parser
+        self._begun: Steps | None = None  # a request of what was read; it goes on when all that is parsed
         self._taker: Taker | None = None
         self._extensions: dict[str, Any] = {DIVERT: self.divert, WHOLE: self.answer}
         if hasattr(os, "splice"):
@@ -89,6 +92,16 @@ class Front(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._over:
             return
+        self._feeding = True
+        try:
+            self._take(data)
+        finally:
+            self._feeding = False
+            if self._begun is not None:
+                begun, self._begun = self._begun, None
+                begun.go_on()
+
+    def _take(self, data: bytes) -> None:
         self._read = len(data)
         self._unset_keepalive_if_required()
         try:
@@ -173,6 +186,14 @@ class Front(HttpToolsProtocol):
             self._answering = self.cycle
         if not self._upgrades:
             self.headers = []  # trailers gather here, and do not become headers of a request that has not begun
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        steps = Steps(cycle.run_asgi(app), self.loop, self.tasks.discard)
+        self.tasks.add(steps)  # type: ignore[arg-type]  # for who waits for all requests under way, or cancels them
+        if self._feeding:
+            self._begun = steps
+        else:
+            self.loop.call_soon(steps.go)
 
     def _may_upgrade(self) -> bool:
         """Whether this is a WebSocket's handshake: without a body, and with nobody before it on the line."""

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import httptools
 
+from fngw_gateway.proxy import steps
+
 __all__ = ["HIGH_WATER", "Connection", "Lost", "Owner"]
 
 #: Bytes of an answer that wait to be taken before reading stops.
@@ -71,6 +73,7 @@ class Connection(asyncio.Protocol):
         "_poll",
         "_pool",
         "_size",
+        "_steps",
         "_transport",
         "_waiter",
         "_write_paused",
@@ -89,7 +92,8 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._poll: Any = None
         self._busy = self._write_paused = self._paused = self.closed = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | steps.Steps | None = None
+        self._steps: steps.Steps | None = None  # what runs the request, unless a task does
         self._drained: asyncio.Future[None] | None = None
         self.idle_since = 0.0
         self._reset(head_only=False)
@@ -109,6 +113,7 @@ class Connection(asyncio.Protocol):
         """Start a request; ``head_only`` for HEAD."""
         self._reset(head_only=head_only)
         self._busy = True
+        self._steps = steps.current()
 
     def write(self, data: bytes | bytearray, *, last: bool) -> None:
         """Write a part of the request. ``last`` tells that it is then complete.
@@ -202,9 +207,13 @@ class Connection(asyncio.Protocol):
         return body
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
         try:
-            await self._waiter
+            if self._steps is not None and self._steps.task is None:
+                self._waiter = self._steps
+                await steps.pause()
+            else:
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
         finally:
             self._waiter = None
 
@@ -221,6 +230,7 @@ class Connection(asyncio.Protocol):
         if not self._busy:
             return
         self._busy = False
+        self._steps = None
         if self.closed:
             return
         if not (self.done and self.sent and self._keep and self._error is None):
@@ -237,14 +247,13 @@ class Connection(asyncio.Protocol):
         """Close an idle connection."""
         self._transport.abort()
 
-    def usable(self, *, look: bool) -> bool:
-        """Whether an idle connection is still open; with ``look`` the socket is asked, too (about 1 µs)."""
-        if self.closed or self._transport.is_closing():
-            return False
-        return not (look and self._readable())
+    def usable(self) -> bool:
+        """Whether an idle connection is still open, and nothing unasked-for has come. The socket is asked, too, for
+        what the event loop has not seen yet: about 1 µs."""
+        return not (self.closed or self._transport.is_closing() or self._readable())
 
     def _readable(self) -> bool:
-        """Whether bytes or the end have come that the event loop has not seen yet."""
+        """Whether bytes or the end have come."""
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from fngw.errors import DeploymentNotFound, FngwError
-from fngw_gateway.proxy import headers, problems
+from fngw_gateway.proxy import headers, problems, steps
 from fngw_gateway.proxy.balancer import Backend, Replica
 from fngw_gateway.proxy.connection import Connection, Lost
 from fngw_gateway.proxy.inbound import WATCH_AFTER_S, ClientGone, Inbound
@@ -118,7 +118,7 @@ class Exchange:
         self._upload: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[Any] | steps.Steps | None = None
         self._reason: Exception | None = None  # why it was interrupted
         self._whole: Whole | None = scope.get("extensions", {}).get(WHOLE)
         self._why_lost = why_lost
@@ -149,7 +149,7 @@ class Exchange:
     # -- getting to a replica -----------------------------------------------------------------------------
 
     async def _forward(self) -> None:
-        self._task = asyncio.current_task()
+        self._task = steps.current() or asyncio.current_task()
         head, timeout_s = self._head, self._backend.request_timeout_s
         check(head, self._max_body)
         if timeout_s is not None:
@@ -175,6 +175,7 @@ class Exchange:
             self._request += b"\r\n"
 
     async def _queue(self) -> Replica:
+        await steps.in_task()
         self._inbound.watch()  # one who leaves the queue must not reach a replica
         self._queued, starts = True, self._backend.starts
         try:
@@ -190,7 +191,7 @@ class Exchange:
         self._replica, self._tried = replica, True
         self._dispatched = perf_counter()
         repeatable = self._method in IDEMPOTENT
-        connection = replica.pool.idle(look=not repeatable) or await self._connect(replica)
+        connection = replica.pool.idle() or await self._connect(replica)
         if connection is None:
             return False
         self._connection = connection
@@ -205,6 +206,7 @@ class Exchange:
         return True
 
     async def _connect(self, replica: Replica) -> Connection | None:
+        await steps.in_task()
         try:
             connection = await replica.pool.connect()
         except OSError as error:
@@ -231,10 +233,15 @@ class Exchange:
 
     async def _send_body(self, connection: Connection) -> None:
         """Pass the body on as it comes. A lost connection is told by the waiting answer, not from here."""
-        chunked = self._head.length is None
+        left = self._head.length  # an answer may come in the same moment as the last of these is written
 
         def write(data: bytes) -> None:
-            connection.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data, last=False)
+            nonlocal left
+            if left is None:
+                connection.write(b"%x\r\n%b\r\n" % (len(data), data), last=False)
+            else:
+                left -= len(data)
+                connection.write(data, last=not left)
 
         def write_now(data: bytes) -> bool:
             if connection.writable:
@@ -244,24 +251,31 @@ class Exchange:
 
         self._inbound.pass_straight(self._scope, write_now)
         try:
-            await self._splice(connection)
+            if await self._splice(connection):
+                return
             while data := await self._inbound.next():
                 await connection.drain()
                 write(data)
-            connection.write(b"0\r\n\r\n" if chunked else b"", last=True)
+            connection.write(b"0\r\n\r\n" if left is None else b"", last=True)
+        except asyncio.CancelledError:
+            return  # by `_close`; the task would keep the exception, that this, and this the task
         except Lost as lost:
             log.debug("%s: the replica left during an upload: %s", self._backend.name, lost)
         except Exception as error:
             log.exception("%s: an upload failed", self._backend.name)
             self._interrupt(problems.replica_lost(self._backend.name, "?", repr(error)))
 
-    async def _splice(self, connection: Connection) -> None:
-        """Have the kernel pass on what is left of a large body."""
+    async def _splice(self, connection: Connection) -> bool:
+        """Have the kernel pass on what is left of a large body; tell whether that was all."""
         with self._inbound.lent(self._scope) as loan:
-            if loan is not None:
-                connection.write(loan.data, last=False)
-                await connection.flush()
-                await splice(loan, connection.fileno())
+            if loan is None:
+                return False
+            connection.write(loan.data, last=False)
+            await connection.flush()
+            await splice(loan, connection.fileno())
+            if not loan.left:
+                connection.write(b"", last=True)
+            return not loan.left
 
     def _after_loss(self, lost: Lost, replica: Replica, repeatable: bool) -> None:
         """Let go of a replica that was lost before it answered; raise unless the request may be repeated."""
@@ -320,6 +334,7 @@ class Exchange:
 
     async def _refuse(self, error: Exception) -> None:
         """Answer with a problem; once an answer has begun, all that is left is to cut it off."""
+        await steps.in_task()
         self._over = True
         self._let_go(answered=False)
         if not isinstance(error, FngwError):

@@ -34,16 +34,12 @@ class Pool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._retired = False
 
-    def idle(self, *, look: bool = False) -> Connection | None:
-        """Return a connection that waits for a request, the last used one first, or None.
-
-        Args:
-            look: ask the socket whether the replica closed it; for requests that cannot be repeated.
-        """
+    def idle(self) -> Connection | None:
+        """Return a connection that waits for a request, the last used one first, or None."""
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.usable(look=look):
+            if connection.usable():
                 return connection
             connection.close()
         return None
