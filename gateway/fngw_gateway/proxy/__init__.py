@@ -8,7 +8,10 @@
 ``connection``  one of them: HTTP/1.1, back-pressure, where an answer ends
 ``inbound``     one request's client side: its body, and whether it is still there
 ``forward``     one request's way from arrival to answer
+``steps``       requests without a task, until they need one
+``splicing``    large bodies from socket to socket, within the kernel
 ``tunnel``      WebSockets: two connections joined
+``tally``       what is counted
 ``problems``    what the gateway answers itself
 """
 
