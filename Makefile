@@ -10,7 +10,7 @@ PYTHON  ?= 3.11
 BASE    ?=
 # make test TESTS=tests/unit
 TESTS   ?= tests
-JOBS    ?= 2
+JOBS    ?= 3
 
 .PHONY: help env demo up test test-gpu lint types imports unit engine images server-image lock bench bench-peers soak clean
 

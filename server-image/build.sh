@@ -66,7 +66,7 @@ uv_platform() {
 
 # Everything that decides what the image holds, apart from the needs themselves: those follow from their lock.
 stage() {
-  cp "$here/Dockerfile" "$context/"
+  cp "$here/Dockerfile" "$here/build.sh" "$context/"
   cp "$repo/requirements.lock" "$context/needs.lock"
   # By its layers: an import or a pull of the same files may carry another id.
   "$docker" image inspect --format '{{.RootFS.Layers}}' "$base" >"$context/base.layers"
@@ -84,9 +84,10 @@ install_needs() {
   clean "$context/needs"
 }
 
-# Scripts name this machine's interpreter. A umask must not decide what can be read.
+# Scripts name this machine's interpreter; uv is none. A umask must not decide what can be read.
 clean() {
-  rm -rf "$1/bin" "$1/.lock"
+  rm -rf "$1/.lock"
+  if [ -d "$1/bin" ]; then find "$1/bin" -type f ! -name uv -delete; fi
   find "$1" -name __pycache__ -prune -exec rm -rf {} +
   chmod -R u=rwX,go=rX "$1"
 }

@@ -42,6 +42,17 @@ print(fngw.get([handle.greet.remote(name) for name in ("Grace", "Alan")], timeou
 print(fngw.get_deployment("Counter").get_handle().words.remote("no route of its own").result(timeout=60))
 """
 
+DEPENDENT = """
+import fngw
+
+
+@fngw.deployment(pip=["--no-index", "--find-links ./wheels", "pip-greeter"])
+def dependent():
+    from importlib.metadata import version
+
+    return version("pip-greeter")
+"""
+
 
 def until(what: str, condition: Callable[[], Any]) -> Any:
     """Return the first value of ``condition`` that is true."""
@@ -192,6 +203,17 @@ def test_the_examples_answer_over_http(
 
 def test_the_examples_answer_by_handle(project: Project) -> None:
     assert project.python(BY_HANDLE).splitlines() == ["Hello, Ada!", "['Hello, Grace!', 'Hello, Alan!']", "5"]
+
+
+def test_dependencies_are_built(project: Project, channel_tree: Any, tmp_path: Path) -> None:
+    """From wheels in the bundle: the builder's container reaches no index on this machine's loopback."""
+    (tmp_path / "wheels").mkdir()
+    for wheel in (channel_tree.root / "files").glob("*.whl"):
+        shutil.copy(wheel, tmp_path / "wheels")
+    (tmp_path / "dependent.py").write_text(DEPENDENT)
+    project.fngw("deploy", str(tmp_path / "dependent.py"))
+    assert httpx.get(f"{project.url}/dependent", timeout=60).text == "1.0.0"
+    project.fngw("delete", "dependent")
 
 
 def test_the_command_line_sees_containers_and_their_logs(project: Project) -> None:

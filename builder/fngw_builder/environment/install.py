@@ -104,7 +104,8 @@ class _Uv:
     def _requirements(self, prefix: Path) -> Path:
         packages = [package.requirement for package in self._packages()]
         path = prefix.with_name("requirements.txt")
-        path.write_text("\n".join([*self.sources.index_lines(), *packages, ""]), "utf-8")
+        # What came from folders of the bundle is named file by file.
+        path.write_text("\n".join([*self.sources.index_lines(local=False), *packages, ""]), "utf-8")
         return path
 
     def _run(self, command: list[str]) -> tuple[int, str]:

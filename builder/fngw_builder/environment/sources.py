@@ -110,9 +110,14 @@ class Sources:
 
     # pip.
 
-    def index_lines(self) -> list[str]:
-        """The options that say where to look, as lines of a requirements file; variables are left to uv."""
-        return [" ".join(option) for option in _pairs(self.pip_options) if option[0] in _LINE_OPTIONS]
+    def index_lines(self, *, local: bool = True) -> list[str]:
+        """The options that say where to look, as lines of a requirements file; variables are left to uv.
+
+        Args:
+            local: whether with folders of the bundle, which are relative to the file.
+        """
+        options = [option for option in _pairs(self.pip_options) if option[0] in _LINE_OPTIONS]
+        return [" ".join(option) for option in options if local or not option[1].startswith("./")]
 
     def uv_arguments(self) -> list[str]:
         """The other options, for uv's command line."""

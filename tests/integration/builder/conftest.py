@@ -13,7 +13,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -196,14 +196,14 @@ class Client:
         self.connection = connection
         self.layout = layout
 
-    def bundle(self, files: dict[str, str]) -> str:
+    def bundle(self, files: Mapping[str, str | bytes]) -> str:
         """Store sources as the SDK would; return the bundle's digest."""
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as tar:
-            for name, text in sorted(files.items()):
-                info = tarfile.TarInfo(name)
-                info.size = len(text.encode())
-                tar.addfile(info, io.BytesIO(text.encode()))
+            for name, content in sorted(files.items()):
+                data, info = content.encode() if isinstance(content, str) else content, tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
         digest = digest_of(out.getvalue())
         path = self.layout.blob(digest)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -159,6 +159,16 @@ def test_pip_alone_on_this_machine(settings: Any, wants: Any, report: Any) -> No
     assert said_locally(f"{artifact.environment}/bin/pip-greeter".replace("bin/pip-greeter", "bin/python"), code)
 
 
+def test_wheels_from_a_folder_of_the_bundle(settings: Any, client: Any, channel_tree: Any, report: Any) -> None:
+    wheels = {f"wheels/{path.name}": path.read_bytes() for path in (channel_tree.root / "files").glob("*.whl")}
+    lines = ("--no-index", "--find-links ./wheels", "pip-greeter")
+    request = BuildRequest("process", VERSION, client.bundle({"main.py": "x = 1\n", **wheels}), None, lines)
+    made = jobs.make(request, settings, report)
+    assert (
+        said_locally(made.artifact.python, "import pip_greeter; pip_greeter.main()") == "hello from pip-greeter\n"
+    )
+
+
 def test_settings_of_a_project_around_the_data_are_not_ours(settings: Any, wants: Any, report: Any) -> None:
     (settings.data_dir / "uv.toml").write_text('index-url = "http://127.0.0.1:9/"\nno-index = true\n')
     assert jobs.make(wants(pip=("pip-greeter",), engine="process"), settings, report).artifact.python
