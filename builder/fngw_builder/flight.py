@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import signal
 import threading
 import time
@@ -68,6 +67,7 @@ class Flight:
         self._steps: dict[str, dict[str, Any]] = {}  # as far as each is, in the order of their beginnings
         self._landed = threading.Event()
         self._listening = False  # for a cancel
+        self._heard = False  # of one
         self._renew = connection.register_script(_RENEW)
 
     @contextmanager
@@ -84,7 +84,7 @@ class Flight:
             yield False
             return
         self.connection.delete(keys.BUILD_CANCEL + self.key)  # meant for an earlier one
-        before = signal.signal(signal.SIGUSR1, _cancel)
+        before = signal.signal(signal.SIGUSR1, self._hear)
         thread = threading.Thread(target=self._beat, name=f"beat {self.key}", daemon=True)
         thread.start()
         try:
@@ -112,8 +112,8 @@ class Flight:
         self._listening = True
         while not self._landed.is_set():
             try:
-                if self._cancelled() and not self._landed.is_set():
-                    os.kill(os.getpid(), signal.SIGUSR1)  # handled by the main thread, which builds
+                if self._cancelled():
+                    self._interrupt()
                     return
                 if not self._renew(keys=[keys.BUILD_BEAT + self.key], args=[self.token, self.beat_ttl_ms]):
                     log.warning("build %s: another builder took over; both will come to the same", self.key)
@@ -121,6 +121,18 @@ class Flight:
             except (RedisError, OSError) as error:
                 log.warning("build %s: could not renew the beat (%s); trying again", self.key, error)
                 self._landed.wait(POLL_S)
+
+    def _interrupt(self) -> None:
+        """Have the main thread, which builds, raise `Cancelled`. A signal that comes in the moment before it begins
+        to wait in a system call does not end that wait; another one does."""
+        while not (self._heard or self._landed.is_set()):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            self._landed.wait(POLL_S)
+
+    def _hear(self, number: int, frame: object) -> None:
+        if not self._heard:
+            self._heard = True
+            raise Cancelled
 
     def _cancelled(self) -> bool:
         """Wait until the next beat is due, or for less if the build is cancelled."""
@@ -161,10 +173,6 @@ class Flight:
     def finish(self, result: BuildResult) -> None:
         """Store how it ended, and nudge who waits for it."""
         record(self.connection, result)
-
-
-def _cancel(number: int, frame: object) -> None:
-    raise Cancelled
 
 
 def release(connection: Redis, key: str, token: str) -> None:

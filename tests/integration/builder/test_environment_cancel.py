@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -33,15 +32,19 @@ class Silent:
 @contextmanager
 def cancelled_when_asked(channel: FaultyServer, pattern: str) -> Iterator[None]:
     """Raise `Cancelled` in this thread once the server is asked for a path like `pattern`, and keeps silent."""
-    done = threading.Event()
+    done, heard = threading.Event(), False
 
     def watch() -> None:
         while not channel.count(pattern) and not done.wait(0.01):
             pass
-        os.kill(os.getpid(), signal.SIGUSR1)
+        while not (heard or done.wait(0.1)):  # as `Flight` does
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     def cancel(number: int, frame: object) -> None:
-        raise Cancelled
+        nonlocal heard
+        if not heard:
+            heard = True
+            raise Cancelled
 
     before = signal.signal(signal.SIGUSR1, cancel)
     channel.delay(pattern, seconds=60)
