@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -158,8 +159,9 @@ def _publish(part: Path, folder: Path) -> bool:
 
 def _remove_abandoned(code: Path, now: float) -> None:
     for part in code.glob(".part-*"):
-        if now - part.stat().st_mtime > ABANDONED_AFTER_S:
-            shutil.rmtree(part, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another builder has just published it
+            if now - part.stat().st_mtime > ABANDONED_AFTER_S:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _extract(bundle: Path, root: Path) -> None:

@@ -159,6 +159,8 @@ def test_what_a_killed_builder_left_is_removed(layout: Layout, bundle: Any) -> N
         path.mkdir()
     hours_ago = time.time() - 2 * local.ABANDONED_AFTER_S
     os.utime(old, (hours_ago, hours_ago))
+    published = layout.code / ".part-published"
+    published.symlink_to("elsewhere")  # another builder renamed it after this one had listed it
     local.unpack(layout, bundle(*FILES))
     assert not old.exists()
     assert young.exists()
