@@ -332,18 +332,16 @@ def import_in(image: str) -> float:
 def pair(
     ours: Callable[[int], float], theirs: Callable[[int], float], rounds: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Measure two in turn, settled."""
+    """Measure two in turn; what one has written is on the disk before the other begins."""
+
+    def settled(case: Callable[[int], float]) -> Callable[[int], float]:
+        def measured(number: int) -> float:
+            os.sync()
+            return case(number)
+
+        return measured
+
     return interleaved({OURS: settled(ours), THEIRS: settled(theirs)}, rounds, warm_up=warm_up)
-
-
-def settled(case: Callable[[int], float]) -> Callable[[int], float]:
-    """Return a case that begins when what was written before is on the disk."""
-
-    def measured(number: int) -> float:
-        os.sync()
-        return case(number)
-
-    return measured
 
 
 def report(unchanged: list[float], pairs: dict[str, dict[str, list[float]]], builds: Builds) -> bool:
@@ -404,7 +402,8 @@ def measured(
 
     def cold(number: int) -> float:
         docker.renew()
-        return settled(builds.cold)(number)
+        os.sync()
+        return builds.cold(number)
 
     if "cold" in wanted:
         pairs["cold"] = pair(cold, lambda _: docker.cold(), rounds)

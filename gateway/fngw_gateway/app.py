@@ -109,12 +109,12 @@ class Gateway:
         if key.startswith(CALL_PREFIX):
             return self._plane.call(scope, receive, send, key)
         if key in PAGES:
-            return _in_task(self._page(scope, send, key))
+            return steps.tasked(self._page(scope, send, key))
         request_id = headers.request_id(scope["headers"])
         resolved = {**scope, "path": key.decode("utf-8", "replace"), "raw_path": path}
         resolved["headers"] = [h for h in scope["headers"] if h[0] != headers.REQUEST_ID]
         resolved["headers"].append((headers.REQUEST_ID, request_id))
-        return _in_task(self._api(resolved, receive, _adding(send, request_id)))
+        return steps.tasked(self._api(resolved, receive, _adding(send, request_id)))
 
     async def _page(self, scope: Any, send: Send, key: bytes) -> None:
         """Answer a page that needs no token, and works without Redis."""
@@ -214,9 +214,3 @@ def _adding(send: Send, request_id: bytes) -> Send:
         await send(message)
 
     return with_id
-
-
-async def _in_task(awaitable: Awaitable[None]) -> None:
-    """What is not the proxy's relies on a task."""
-    await steps.in_task()
-    await awaitable

@@ -271,7 +271,9 @@ class Front(HttpToolsProtocol):
         By ``send`` its headers are checked, once more, and put together twice: a tenth of what a request costs.
         """
         cycle = self._answering
-        if cycle.scope is not scope or cycle.response_started or cycle.disconnected or self.flow.write_paused:
+        if cycle.scope is not scope or scope["http_version"] != "1.1":
+            return False
+        if cycle.response_started or cycle.disconnected or self.flow.write_paused:
             return False
         lines, length = [STATUS_LINE[status]], None
         for name, value in (*cycle.default_headers, *fields):
@@ -279,7 +281,7 @@ class Front(HttpToolsProtocol):
             if name == b"content-length":
                 length = int(value)
         bodiless = status in (204, 304) or scope["method"] == "HEAD"
-        if scope["http_version"] != "1.1" or not (bodiless or length == len(body)):
+        if not bodiless and length != len(body):
             return False
         lines += (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
         cycle.response_started = cycle.response_complete = True

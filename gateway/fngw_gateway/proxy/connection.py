@@ -73,7 +73,6 @@ class Connection(asyncio.Protocol):
         "_poll",
         "_pool",
         "_size",
-        "_steps",
         "_transport",
         "_waiter",
         "_write_paused",
@@ -93,7 +92,6 @@ class Connection(asyncio.Protocol):
         self._poll: Any = None
         self._busy = self._write_paused = self._paused = self.closed = False
         self._waiter: asyncio.Future[None] | steps.Steps | None = None
-        self._steps: steps.Steps | None = None  # what runs the request, unless a task does
         self._drained: asyncio.Future[None] | None = None
         self.idle_since = 0.0
         self._reset(head_only=False)
@@ -113,7 +111,6 @@ class Connection(asyncio.Protocol):
         """Start a request; ``head_only`` for HEAD."""
         self._reset(head_only=head_only)
         self._busy = True
-        self._steps = steps.current()
 
     def write(self, data: bytes | bytearray, *, last: bool) -> None:
         """Write a part of the request. ``last`` tells that it is then complete.
@@ -208,8 +205,8 @@ class Connection(asyncio.Protocol):
 
     async def _wait(self) -> None:
         try:
-            if self._steps is not None and self._steps.task is None:
-                self._waiter = self._steps
+            if running := steps.current():
+                self._waiter = running
                 await steps.pause()
             else:
                 self._waiter = asyncio.get_running_loop().create_future()
@@ -230,7 +227,6 @@ class Connection(asyncio.Protocol):
         if not self._busy:
             return
         self._busy = False
-        self._steps = None
         if self.closed:
             return
         if not (self.done and self.sent and self._keep and self._error is None):

@@ -131,7 +131,7 @@ class DataPlane:
             return self.refuse(scope, send, problems.route_not_found(scope["raw_path"]))
         head, target = self._for_replica(scope, backend, read[0])
         if head.prefer and self._defer is not None and asks_later(head.prefer):
-            return self._deferred(scope, receive, send, head, backend.name, target)
+            return steps.tasked(self._defer(scope, receive, send, head, backend.name, target))
         return Exchange(scope, receive, send, backend, head, target, self._max_body, self._why_lost).run()
 
     def upgrade(self, scope: Any) -> tuple[Backend, headers.RequestHead, bytes]:
@@ -178,15 +178,9 @@ class DataPlane:
         head = headers.read_request(scope, _NOT_CALLED_WITH)
         if head.prefer and self._defer is not None and asks_later(head.prefer):
             stored = b"%b%b/%b" % (CALL_PREFIX, quote(name).encode(), quote(method).encode())
-            return self._deferred(scope, receive, send, head, name, stored)
+            return steps.tasked(self._defer(scope, receive, send, head, name, stored))
         target = REPLICA_CALL_PREFIX + method
         return Exchange(scope, receive, send, backend, head, target, self._max_body, self._why_lost).run()
-
-    async def _deferred(self, *request: Any) -> None:
-        """Take in a request that prefers an answer later."""
-        await steps.in_task()
-        assert self._defer is not None
-        await self._defer(*request)
 
     def _may_call(self, scope: Any) -> bool:
         """Replicas call over the Unix socket, where the server's address has no port."""

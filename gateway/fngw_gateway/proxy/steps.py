@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
-__all__ = ["Steps", "current", "in_task", "pause"]
+__all__ = ["Steps", "current", "in_task", "pause", "tasked"]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,12 @@ def in_task() -> Generator[None, None, None]:
     """Go on in a task."""
     if _current is not None:
         yield
+
+
+async def tasked(awaitable: Awaitable[None]) -> None:
+    """Await something in a task: what is not the proxy's relies on one."""
+    await in_task()
+    await awaitable
 
 
 class Steps:

@@ -16,6 +16,20 @@ Entry = tuple[str, bytes | None] | tarfile.TarInfo  # name and content (None: a 
 Bundles = Callable[..., str]
 
 
+class Told:
+    """A report that keeps how far the compiler said it was."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int | None, int | None]] = []
+
+    def say(self, line: str) -> None:
+        raise AssertionError(f"nothing is to be said: {line}")
+
+    def progress(self, step: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
+        assert (step, unit) == ("compile", "files")
+        self.steps.append((done, total))
+
+
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     made = Layout(data=tmp_path / "data", run=tmp_path / "run")

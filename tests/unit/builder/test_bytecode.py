@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.channel.pythons import Interpreter, interpreters
+from tests.unit.builder.conftest import Told
 
 from fngw.errors import BuildFailed
 from fngw_builder.environment import bytecode
@@ -26,20 +27,6 @@ def known(x):
 print(*map(known, (None, 'y', ('d', None), 7)))
 """
 UNCHECKED_FLAGS = 0b01  # PEP 552: hash-based, not checked
-
-
-class Told:
-    """A report that keeps how far the compiler said it was."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[int | None, int | None]] = []
-
-    def say(self, line: str) -> None:
-        raise AssertionError(f"nothing is to be said: {line}")
-
-    def progress(self, step: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
-        assert (step, unit) == ("compile", "files")
-        self.steps.append((done, total))
 
 
 def library(stage: Path, source: Interpreter) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.channel.pythons import interpreters
+from tests.unit.builder.conftest import Told
 
 from fngw_builder import container_script
 from fngw_builder.container_compiler import FRAME, OUTPUT, _Streams, take
@@ -54,16 +55,6 @@ def test_what_fails_sends_nothing_and_says_why(given: bytes, code: str, reason: 
 
 
 def test_the_engines_frames_are_told_apart() -> None:
-    class Told:
-        def __init__(self) -> None:
-            self.steps: list[tuple[int | None, int | None]] = []
-
-        def say(self, line: str) -> None:
-            raise AssertionError(line)
-
-        def progress(self, step: str, done: int | None = None, total: int | None = None, unit: str = "") -> None:
-            self.steps.append((done, total))
-
     def frame(stream: int, data: bytes) -> bytes:
         return FRAME.pack(stream, len(data)) + data
 
